@@ -1,0 +1,174 @@
+"""Step 3 of 10: the model and its tokenizer - from the Hub, from a folder, or from scratch.
+
+Leaves load_gpt2.json, and base_model/ if the model was made from scratch.
+"""
+
+if __name__ == "__main__":
+    __import__(
+        "install_libraries"
+    ).enter_environment()  # from the shell: go on where the libraries are
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from import_modules import parse
+from toolkit import gpt2, hub
+from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
+from toolkit.command import command
+from toolkit.options import flag, require_above
+from toolkit.run_directory import RunDirectory
+from toolkit.text_files import find_text_files, named_paths, read_text
+
+# A model small enough to learn a short text on a laptop's CPU in a minute. GPT-2: 12, 12, 768, 1024, 50257.
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 2048}
+
+
+@dataclass
+class LoadOptions:
+    """step 3, load_gpt2"""
+
+    model: str = flag(
+        "auto",
+        "Hub id (gpt2, distilgpt2, gpt2-medium, owner/name), local folder, or auto: gpt2 if it is "
+        "cached or the Hub answers, else a small model from scratch",
+    )
+    model_revision: str | None = flag(None, "branch, tag or commit on the Hub")
+    from_scratch: bool = flag(False, "random weights in a fresh GPT2Config")
+    n_layer: int | None = flag(None, "from scratch: blocks (default: 4; GPT-2: 12)")
+    n_head: int | None = flag(None, "from scratch: heads a block (default: 4; GPT-2: 12)")
+    n_embd: int | None = flag(None, "from scratch: width (default: 256; GPT-2: 768)")
+    n_positions: int | None = flag(
+        None, "from scratch: longest context in tokens (default: 256; GPT-2: 1024)"
+    )
+    vocab_size: int | None = flag(
+        None, "from scratch: entries of the tokenizer to train (default: 2048)"
+    )
+    tokenizer: str | None = flag(
+        None, "from scratch: take this tokenizer (Hub id or folder), train none"
+    )
+    tokenizer_corpus: list[str] | None = flag(
+        None, "from scratch: text to train the tokenizer on (default: data/keepers_log)"
+    )
+
+    def __post_init__(self) -> None:
+        given = [
+            name
+            for name in (*SMALL, "tokenizer", "tokenizer_corpus")
+            if getattr(self, name) is not None
+        ]
+        if given and not self.from_scratch:
+            raise ValueError(f"--{given[0]} shapes a new model: add --from_scratch")
+        if self.from_scratch and self.model != "auto":
+            raise ValueError(
+                f"--from_scratch makes a new model: it cannot go with --model {self.model}"
+            )
+        if self.tokenizer and (self.vocab_size or self.tokenizer_corpus):
+            raise ValueError(
+                "--tokenizer takes a ready tokenizer: drop --vocab_size and --tokenizer_corpus"
+            )
+        if not self.model:
+            raise ValueError("--model must name a Hub id or a folder, got an empty text")
+        require_above(self, 0, "n_layer", "n_head", "n_embd")
+        require_above(self, 7, "n_positions")
+        require_above(self, SMALLEST - 1, "vocab_size")
+        shape = self.shape()
+        if shape["n_embd"] % shape["n_head"]:
+            raise ValueError(
+                f"--n_embd {shape['n_embd']} must be a multiple of --n_head {shape['n_head']}"
+            )
+
+    def shape(self) -> dict[str, int]:
+        return {name: getattr(self, name) or default for name, default in SMALL.items()}
+
+    def files_read(self) -> list[Path]:
+        if Path(self.model).is_dir():
+            return [Path(self.model)]
+        return named_paths(self.tokenizer_corpus or [])
+
+
+def load_gpt2(
+    options: LoadOptions, run: RunDirectory
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """Return the model (float32, on the CPU) and its tokenizer."""
+    with run.step(__file__, options, after="import_modules") as step:
+        if options.from_scratch:
+            folder, reason = None, "from scratch, as asked"
+        else:
+            folder, reason = hub.find_model(options.model, options.model_revision)
+        if folder is None:
+            model, tokenizer = make_model(options)
+            base = step.folder("base_model")
+            model.save_pretrained(base)
+            tokenizer.save_pretrained(base)
+            name = "new model"
+        else:
+            model, tokenizer = open_model(folder, options.model)
+            name = options.model if options.model != "auto" else "gpt2"
+        config = model.config
+        step.results = {
+            "model": name,
+            "from_scratch": folder is None,
+            "revision": hub.revision_of(folder) if folder else None,
+            "parameters": model.num_parameters(),
+            "tokenizer_entries": len(tokenizer),
+            **{key: getattr(config, key) for key in SMALL},
+        }
+        step.measured = {"folder": str(folder.resolve()) if folder else None}
+        step.summary = (
+            f"{name}: {model.num_parameters():,} parameters ({config.n_layer} blocks, {config.n_embd} wide, "
+            f"{config.n_positions} positions), {len(tokenizer):,} tokens; {reason}"
+        )
+    return model, tokenizer
+
+
+def read_gpt2(run: RunDirectory) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """Return the model and tokenizer as step 3 left them: before any training."""
+    run.finished("load_gpt2")
+    record = run.record("load_gpt2")
+    results = record["results"]
+    if results["from_scratch"]:
+        return open_model(run.path / "base_model", "base_model")
+    folder = Path(record["measured"]["folder"])
+    if (
+        not folder.is_dir()
+    ):  # the cache was emptied, or the run was copied here: the same commit again
+        folder = hub.fetch_folder(results["model"], results["revision"])
+    return open_model(folder, results["model"])
+
+
+def open_model(folder: Path, name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    model, tokenizer = gpt2.open_model(folder), gpt2.open_tokenizer(folder)
+    gpt2.refuse_mismatch(model, tokenizer, name)
+    return model, tokenizer
+
+
+def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """Return a model with random weights, and a tokenizer: the one named, or one trained for it."""
+    shape = options.shape()
+    if options.tokenizer:
+        folder = Path(options.tokenizer).expanduser()
+        if not folder.is_dir():
+            folder = hub.fetch_folder(options.tokenizer, weights=False, flag="--tokenizer")
+        tokenizer = gpt2.open_tokenizer(folder)
+    else:
+        flag = "--tokenizer_corpus"
+        files = find_text_files(options.tokenizer_corpus or ["data/keepers_log"], flag)
+        texts = (read_text(file, flag) for file in files)
+        tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        **{**shape, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end
+    )
+    return gpt2.fresh_model(config), tokenizer
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    run, options = parse(argv, LoadOptions, about=__doc__)
+    load_gpt2(options, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""GPT-2 models and tokenizers from a folder, checked, or from a fresh config."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+from toolkit.command import UserError
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the fast tokenizer in a folder. Raises UserError where there is none of use."""
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise UserError(
+            f"{folder} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt)"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{folder}: its tokenizer cannot be read ({first_line(error)})") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{folder}: its tokenizer has no end-of-text token, which ends every document"
+        )
+    return tokenizer
+
+
+def open_model(folder: Path) -> GPT2LMHeadModel:
+    """Return the GPT-2 in a folder as float32 weights. Refuses what is not whole, or not GPT-2-shaped."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is no model folder: it holds no config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json cannot be read ({first_line(error)})") from None
+    if config.model_type != "gpt2":
+        raise UserError(
+            f"{folder} holds a {config.model_type} model; this pipeline trains GPT-2 models"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder} holds no *.safetensors weights (pickled .bin weights are not opened)"
+        )
+    try:
+        model, loading = GPT2LMHeadModel.from_pretrained(
+            folder,
+            config=config,
+            dtype="float32",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed: we refuse them below, with their names
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: its weights cannot be read ({first_line(error)})") from None
+    if lacking := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"{folder}: its weights lack {len(lacking)} tensors, the first is {lacking[0]}"
+        )
+    if misfits := sorted(str(entry[0]) for entry in loading["mismatched_keys"]):
+        raise UserError(f"{folder}: {misfits[0]} does not have the shape that config.json says")
+    return with_true_loss(model)
+
+
+def fresh_model(config: GPT2Config) -> GPT2LMHeadModel:
+    """Return a model with random weights, drawn from torch's current seed."""
+    return with_true_loss(GPT2LMHeadModel(config))
+
+
+def with_true_loss(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """Make the model's loss the mean cross entropy over the tokens it predicts.
+
+    Stock, `GPT2LMHeadModel` matches no loss of the library, and `Trainer` then divides by one label
+    too many a row: for rows of 8 tokens the loss comes out as 7/8 of what it is.
+    """
+    model.loss_type = "ForCausalLM"
+    return model
+
+
+def refuse_mismatch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, where: str) -> None:
+    """Refuse a tokenizer that the model was not made for."""
+    entries, vocabulary = len(tokenizer), model.config.vocab_size
+    if entries > vocabulary:
+        raise UserError(
+            f"{where}: its tokenizer has {entries} entries, the model only {vocabulary}"
+        )
+    if model.config.eos_token_id != tokenizer.eos_token_id:
+        raise UserError(
+            f"{where}: the model's end-of-text token is {model.config.eos_token_id}, its tokenizer's is "
+            f"{tokenizer.eos_token_id}: they do not belong together"
+        )
+
+
+def first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

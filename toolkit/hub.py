@@ -1,0 +1,132 @@
+"""The Hugging Face Hub: fetch a model's files once, and answer quickly when it is out of reach."""
+
+import functools
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import get_session
+
+from toolkit.command import UserError
+
+ANSWER_SECONDS = 4.0
+WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
+TOKENIZER_FILES += ["special_tokens_map.json", "added_tokens.json"]
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Tell whether the Hub (HF_ENDPOINT) answers within seconds. Asked once per process."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+    except (OSError, RuntimeError, ValueError, *http_errors()):
+        return False
+    return True
+
+
+def http_errors() -> tuple[type[Exception], ...]:
+    """Return the base error of the HTTP library that this huggingface_hub uses."""
+    module = __import__(type(get_session()).__module__.split(".")[0])
+    return (getattr(module, "RequestError", None) or module.RequestException,)
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name could be a Hub id (`gpt2`, `owner/name`) rather than a path."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts)
+
+
+def cached_folder(name: str, revision: str | None = None, weights: bool = True) -> Path | None:
+    """Return the local copy of a Hub model, or None where it is absent or lacks weights."""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
+        return None
+    whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    return folder if whole or not weights else None
+
+
+def fetch_folder(
+    name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
+) -> Path:
+    """Return a local folder with a Hub model's files (safetensors, never pickles or code).
+
+    `weights=False` asks for the tokenizer alone. Raises UserError with what the Hub said.
+    """
+    if not hub_answers():
+        if folder := cached_folder(name, revision, weights):
+            return folder
+        raise UserError(
+            f"{flag} {name}: no such folder, not in the cache, and the Hub ({constants.ENDPOINT}) does not "
+            "answer; check the network or the spelling, or give a local folder"
+        )
+    wanted = TOKENIZER_FILES + (WANTED if weights else ["config.json"])
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+        )
+    except RevisionNotFoundError:
+        raise UserError(f"{flag} {name}: the Hub has no revision {revision} of it") from None
+    except GatedRepoError:
+        raise UserError(
+            f"{flag} {name}: access must be asked for on its Hub page, then: hf auth login"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"{flag} {name}: no such folder, and no such model on the Hub") from None
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OSError,
+        RuntimeError,
+        *http_errors(),
+    ) as error:
+        if folder := cached_folder(name, revision, weights):
+            return folder
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{flag} {name}: the Hub broke off ({reason}); run the same command again"
+        ) from None
+
+
+def find_model(model: str, revision: str | None) -> tuple[Path | None, str]:
+    """Return the folder of `--model` (auto, a folder, a Hub id) and why it is that one.
+
+    The folder is None where auto finds no pretrained model. Raises UserError where a named model
+    cannot be had: it is never silently replaced.
+    """
+    if model == "auto":
+        if folder := cached_folder("gpt2", revision):
+            return folder, "auto: gpt2 is in the cache"
+        if hub_answers():
+            return fetch_folder("gpt2", revision), "auto: gpt2 from the Hub"
+        return (
+            None,
+            "auto: gpt2 is not cached and the Hub does not answer, so a small one from scratch",
+        )
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision:
+            raise UserError(
+                f"--model_revision {revision}: {model} is a folder; a revision needs a Hub id"
+            )
+        return path, "from this folder"
+    if path.exists() or not is_hub_id(model):
+        raise UserError(f"--model {model}: no such folder; give a folder, or a Hub id such as gpt2")
+    return fetch_folder(model, revision), "from the Hub or its cache"
+
+
+def revision_of(folder: Path) -> str | None:
+    """Return the commit a cached folder holds, or None for a folder of one's own."""
+    return folder.name if folder.parent.name == "snapshots" else None

@@ -1,0 +1,39 @@
+"""log_history.jsonl: what training logged, one JSON object a line, whole after every line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class LogHistory(TrainerCallback):
+    """Write what Trainer logs to a file of JSON lines, each line flushed when it is known."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.path.write_text("".join(as_line(entry) for entry in state.log_history))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        with self.path.open("a") as file:
+            file.write(as_line(state.log_history[-1]))
+
+
+def as_line(entry: dict[str, float]) -> str:
+    """Return a log entry without its timings, so that identical runs leave identical logs."""
+    lasting = {
+        k: v for k, v in entry.items() if not k.endswith(("_runtime", "_per_second", "_flos"))
+    }
+    return json.dumps(lasting) + "\n"
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the entries of a log file; a last line cut off by a crash is left out."""
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

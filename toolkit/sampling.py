@@ -1,0 +1,101 @@
+"""Continue prompts with a model: sampled or greedy, seeded, never past the model's context."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    GenerationConfig,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    TextStreamer,
+    set_seed,
+)
+
+from toolkit.command import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the next token. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    num_samples: int
+
+
+def continue_prompt(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    sampling: Sampling,
+    seed: int,
+    stream: bool = False,
+) -> list[str]:
+    """Return `num_samples` continuations (without the prompt), each up to its end-of-text.
+
+    An empty prompt starts a document. A prompt too long for the context keeps its end.
+    `stream` prints the one sample while it grows.
+    """
+    ids = prompt_ids(prompt, tokenizer, model.config.n_positions, sampling.max_new_tokens)
+    tokens = torch.tensor([ids], device=model.device)
+    set_seed(seed)
+    with torch.inference_mode():
+        output = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=as_generation_config(sampling, tokenizer.eos_token_id),
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+            if stream
+            else None,
+        )
+    return [tokenizer.decode(row[len(ids) :], skip_special_tokens=True) for row in output.tolist()]
+
+
+def prompt_ids(
+    prompt: str, tokenizer: PreTrainedTokenizerFast, positions: int, new_tokens: int
+) -> list[int]:
+    """Return the prompt's last tokens that leave room for the new ones."""
+    room = positions - new_tokens
+    if room < 1:
+        raise UserError(
+            f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
+        )
+    ids = tokenizer.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
+    return (ids or [tokenizer.eos_token_id])[-room:]
+
+
+def as_generation_config(sampling: Sampling, end_of_text: int) -> GenerationConfig:
+    ends = {"eos_token_id": end_of_text, "pad_token_id": end_of_text, "bos_token_id": end_of_text}
+    if sampling.temperature == 0:
+        many = sampling.num_samples  # greedy has one answer; it is repeated as often as asked
+        return GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens, num_return_sequences=many, **ends
+        )
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        num_return_sequences=sampling.num_samples,
+        **ends,
+    )
+
+
+def openings(
+    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int, words: int
+) -> list[str]:
+    """Return the first words of up to `count` documents in the blocks."""
+    found = []
+    for block in blocks:
+        starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
+        for start in starts:
+            text = tokenizer.decode(block["input_ids"][start : start + 4 * words])
+            opening = text.split("\n")[0].split(" ")[:words]
+            if len(opening) == words and len(found) < count and all(opening):
+                found.append(" ".join(opening))
+    return found or [""]

@@ -1,0 +1,32 @@
+"""`--trainer KEY=VALUE ...`: any field of transformers.TrainingArguments, in its own type."""
+
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from toolkit.command import UserError
+
+
+class ArgumentParser(HfArgumentParser):
+    """The library's parser of its own fields, with complaints of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"--trainer: {message.removeprefix('argument ')}")
+
+
+def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:
+    """Return `KEY=VALUE` texts as arguments of TrainingArguments. `taken`: what other flags set."""
+    words = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in TrainingArguments.__dataclass_fields__:
+            raise UserError(
+                f"--trainer {pair}: must be KEY=VALUE, KEY a field of TrainingArguments"
+            )
+        if key in taken:
+            raise UserError(
+                f"--trainer {pair}: {key} is set by this pipeline's own flags (see --help)"
+            )
+        words += [f"--{key}", value]
+    parsed = vars(ArgumentParser(TrainingArguments, allow_abbrev=False).parse_args(words))
+    return {key: parsed[key] for key in (pair.partition("=")[0] for pair in pairs)}

@@ -1,0 +1,138 @@
+"""What happens beside the training steps: timing, stopping early, keeping checkpoints, showing progress."""
+
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of the training loop alone: without evaluating, saving, and the first step (warm-up)."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, -1
+        self._since = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._since = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.steps >= 0:
+            self.seconds += now - self._since
+        self.steps += 1
+        self._since = now
+
+    def _resume(self, *_: Any, **__: Any) -> None:
+        self._since = time.perf_counter()
+
+    on_log = on_evaluate = on_save = _resume
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after `patience` validations without a new best. Counts from the log: a resumed run agrees."""
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+            control.should_training_stop = True
+
+
+class KeepBestAndLast(TrainerCallback):
+    """Save at every new best validation, whatever `save_steps` says; keep that checkpoint and the newest."""
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict,
+        **_: Any,
+    ) -> None:
+        if state.best_metric is None or metrics["eval_loss"] < state.best_metric:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        keep = {f"checkpoint-{state.global_step}", Path(state.best_model_checkpoint or "").name}
+        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
+            if checkpoint.name not in keep:
+                shutil.rmtree(checkpoint)
+
+
+class SaveOnSignal(TrainerCallback):
+    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._earlier: dict[int, Any] = {}
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._earlier[number] = signal.signal(number, self._note)
+            except (
+                ValueError
+            ):  # not the main thread (a notebook server): signals are not ours there
+                return
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.came:
+            control.should_save = control.should_training_stop = True
+
+    def _note(self, *_: Any) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+class TrainingBar(ProgressCallback):
+    """One progress bar, with the latest losses on it."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step
+        self._shown: dict[str, str] = {}
+        if self.training_bar is not None:
+            self.training_bar.unit = "step"
+            self.training_bar.set_description("training", refresh=False)
+            self.training_bar.update(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        names = {"loss": "loss", "eval_loss": "validation"}
+        self._shown |= {names[k]: f"{value:.3f}" for k, value in (logs or {}).items() if k in names}
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self._shown, refresh=False)

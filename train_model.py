@@ -1,0 +1,123 @@
+"""Step 7 of 10: train, and save the best model as a plain Hugging Face folder.
+
+Ctrl-C saves a checkpoint; the same command goes on from it. Leaves train_model.json, model/,
+checkpoints/, log_history.jsonl.
+"""
+
+if __name__ == "__main__":
+    __import__(
+        "install_libraries"
+    ).enter_environment()  # from the shell: go on where the libraries are
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerState
+
+from configure_trainer import read_trainer
+from import_modules import parse
+from load_gpt2 import read_gpt2
+from toolkit import gpt2
+from toolkit.checkpoints import find_checkpoint, step_of
+from toolkit.command import Interrupted, command
+from toolkit.options import flag
+from toolkit.run_directory import RunDirectory
+from toolkit.trainer import PipelineTrainer
+
+
+@dataclass
+class TrainOptions:
+    """step 7, train_model"""
+
+    resume: str = flag(
+        "auto",
+        "auto: from the newest whole checkpoint of this very configuration; never: anew; or a "
+        "checkpoint folder",
+        recorded=False,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.resume:
+            raise ValueError("--resume must be auto, never or a checkpoint folder")
+
+
+def train_model(
+    trainer: PipelineTrainer,
+    tokenizer: PreTrainedTokenizerFast,
+    options: TrainOptions,
+    run: RunDirectory,
+) -> GPT2LMHeadModel:
+    """Return the trained model, as of its best validation, ready to evaluate."""
+    with run.step(__file__, options, after="configure_trainer") as step:
+        configuration = run.record_hash("configure_trainer")
+        checkpoint = find_checkpoint(run.path / "checkpoints", configuration, options.resume)
+        step.earlier_is_intact = (
+            False  # from here on the earlier run's checkpoints and log are gone
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        state = trainer.state
+        if trainer.interruption.came and state.global_step < state.max_steps:
+            raise Interrupted(
+                f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
+                "the same command goes on from there"
+            )
+        model = best_model(state, run)
+        folder = step.folder("model")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        plan = run.results("configure_trainer")
+        step.results = {
+            "steps": state.global_step,
+            "tokens": state.global_step * plan["tokens_per_step"],
+            "stopped_early": state.global_step < state.max_steps,
+            "best_step": state.best_global_step,
+            "best_validation_loss": state.best_metric,
+        }
+        step.measured = measure(trainer, plan["tokens_per_step"])
+        step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
+        stopped = " (stopped early)" if step.results["stopped_early"] else ""
+        step.summary = (
+            f"trained {state.global_step:,} steps{stopped} at {step.measured['tokens_per_second']:,} tokens/s; "
+            f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}"
+        )
+    return model
+
+
+def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
+    """Return the trained model, on the run's device."""
+    return gpt2.open_model(run.finished("train_model") / "model").to(run.device).eval()
+
+
+def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
+    """Return the model of the checkpoint with the lowest validation loss, on the run's device."""
+    model = gpt2.open_model(Path(state.best_model_checkpoint))
+    model.config.use_cache = (
+        True  # Trainer turns the cache off, which would make every user's sampling slow
+    )
+    return model.to(run.device).eval()
+
+
+def measure(trainer: PipelineTrainer, tokens_per_step: int) -> dict[str, float]:
+    """Return the speed and memory of the training loop."""
+    seconds, steps = trainer.stopwatch.seconds, trainer.stopwatch.steps
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
+    speed = round(steps * tokens_per_step / seconds) if steps > 0 else 0
+    return {"seconds": round(seconds, 3), "tokens_per_second": speed, "peak_memory_bytes": peak}
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    run, options = parse(argv, TrainOptions, about=__doc__)
+    train_model(read_trainer(run), read_gpt2(run)[1], options, run)
+
+
+if __name__ == "__main__":
+    main()
