@@ -62,16 +62,26 @@ class TrainerOptions:
 
     def __post_init__(self) -> None:
         require_above(
-            self, 0, "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-            "learning_rate", "early_stopping_patience", "eval_steps", "save_steps", "logging_steps",
-        )  # fmt: skip
+            self,
+            0,
+            "num_train_epochs",
+            "max_steps",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "learning_rate",
+            "early_stopping_patience",
+            "eval_steps",
+            "save_steps",
+            "logging_steps",
+        )
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must not be negative, got {getattr(self, name)}")
         kinds = [kind.value for kind in SchedulerType]
         if self.lr_scheduler_type not in kinds:
             raise ValueError(
-                f"--lr_scheduler_type must be one of {', '.join(kinds)}, got {self.lr_scheduler_type}"
+                f"--lr_scheduler_type must be one of {', '.join(kinds)}, "
+                f"got {self.lr_scheduler_type}"
             )
         if self.num_train_epochs and self.max_steps:
             raise ValueError(
@@ -82,7 +92,7 @@ class TrainerOptions:
 def configure_trainer(
     model: GPT2LMHeadModel, splits: DatasetDict, options: TrainerOptions, run: RunDirectory
 ) -> PipelineTrainer:
-    """Return a Trainer ready to train `model` on the train blocks and validate on the validation blocks."""
+    """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
         plan = plan_training(splits, options, run)
         trainer = build_trainer(model, splits, options, plan, run)
@@ -96,7 +106,7 @@ def configure_trainer(
 
 
 def read_trainer(run: RunDirectory) -> PipelineTrainer:
-    """Return the Trainer that step 6 configured, built anew from its record, around the untrained model."""
+    """Return the Trainer of step 6, built anew from its record, around the untrained model."""
     run.finished("configure_trainer")
     record = run.record("configure_trainer")
     options = build(TrainerOptions, record["options"])

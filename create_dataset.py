@@ -95,7 +95,8 @@ def create_dataset(
         }
         dropped = total["empty_documents_dropped"]
         step.summary = (
-            f"{total['documents']:,} documents, {total['tokens']:,} tokens from {' '.join(options.corpus)}"
+            f"{total['documents']:,} documents, {total['tokens']:,} tokens "
+            f"from {' '.join(options.corpus)}"
             + (f", splits of its own: {', '.join(documents)}" if len(documents) > 1 else "")
             + (f" ({dropped:,} documents dropped: empty)" if dropped else "")
         )

@@ -38,7 +38,7 @@ def evaluate_model(
     options: EvaluateOptions,
     run: RunDirectory,
 ) -> dict[str, Any]:
-    """Return the metrics of `base` (unless turned off) and `tuned` on the test split; see `as_metrics`."""
+    """Return the test metrics of `base` (unless turned off) and `tuned`; see `as_metrics`."""
     with run.step(__file__, options, after=("train_test_split", "train_model")) as step:
         test = splits["test"]
         text = count_text(test, tokenizer)

@@ -119,8 +119,13 @@ def parse(
             raise UserError(
                 f"--{name} is {value} in {run.path}, not {given[name]}; to change it run: {mend}"
             )
-    settled = build(RunOptions, {**known, "run_dir": asked.run_dir})
-    return read_run(settled), options
+    settled = build(RunOptions, known)
+    run.seed, run.device, run.precision = (
+        settled.seed,
+        settled.picked_device,
+        settled.picked_precision,
+    )
+    return run, options
 
 
 def describe_device(device: str) -> str:

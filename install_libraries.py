@@ -37,12 +37,13 @@ class InstallOptions:
 def install_libraries(
     options: InstallOptions, lists: tuple[str, ...] = ("requirements.txt",)
 ) -> None:
-    """Install what the lists ask for and this interpreter lacks, into this interpreter's environment."""
+    """Install what the lists ask for and this interpreter lacks, into its own environment."""
     missing = unmet(lists)
     if not missing:
         return
     say(
-        f"[1/10] installing {len(missing)} libraries into {sys.prefix} (once; torch alone can be 1 GB)"
+        f"[1/10] installing {len(missing)} libraries into {sys.prefix} "
+        "(once; torch alone can be 1 GB)"
     )
     tested = ["-c", str(PROJECT / "constraints.txt")] if Path(sys.prefix) == ENVIRONMENT else []
     torch = next((line for line in missing if line.startswith("torch")), None)
@@ -85,7 +86,7 @@ def release(version: str) -> tuple[int, ...]:
 def enter_environment(
     install: bool = False, lists: tuple[str, ...] = ("requirements.txt",)
 ) -> None:
-    """Go on where the libraries are: return if that is here, else start this command again in .venv.
+    """Go on where the libraries are: return if that is here, else restart this command in .venv.
 
     With `install`, make and fill the environment first; without, say how to.
     """

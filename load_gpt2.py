@@ -21,7 +21,8 @@ from toolkit.options import flag, require_above
 from toolkit.run_directory import RunDirectory
 from toolkit.text_files import find_text_files, named_paths, read_text
 
-# A model small enough to learn a short text on a laptop's CPU in a minute. GPT-2: 12, 12, 768, 1024, 50257.
+# A model small enough to learn a short text on a laptop's CPU in a minute.
+# GPT-2: 12, 12, 768, 1024, 50257.
 SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 2048}
 
 
@@ -102,6 +103,9 @@ def load_gpt2(
             base = step.folder("base_model")
             model.save_pretrained(base)
             tokenizer.save_pretrained(base)
+            model, tokenizer = open_model(
+                base, "base_model"
+            )  # as every later process will see them
             name = "new model"
         else:
             model, tokenizer = open_model(folder, options.model)
@@ -117,8 +121,9 @@ def load_gpt2(
         }
         step.measured = {"folder": str(folder.resolve()) if folder else None}
         step.summary = (
-            f"{name}: {model.num_parameters():,} parameters ({config.n_layer} blocks, {config.n_embd} wide, "
-            f"{config.n_positions} positions), {len(tokenizer):,} tokens; {reason}"
+            f"{name}: {model.num_parameters():,} parameters "
+            f"({config.n_layer} blocks, {config.n_embd} wide, {config.n_positions} positions), "
+            f"{len(tokenizer):,} tokens; {reason}"
         )
     return model, tokenizer
 

@@ -2,7 +2,7 @@
 
     python3 run_pipeline.py                                    everything, on the text that ships
     python3 run_pipeline.py --model gpt2 --corpus my_text.txt  fine-tune GPT-2 on your own text
-    python3 run_pipeline.py --interactive                      talk to the result; trains first if need be
+    python3 run_pipeline.py --interactive                      talk to the result; trains if need be
 
 A step that is done and whose options, source and inputs are unchanged is not done again.
 """
@@ -100,7 +100,8 @@ class Chain:
             if option.name in self.given and option.name in (record or {}).get("options", {}):
                 if self.given[option.name] != known:
                     raise UserError(
-                        f"--{option.name} is for step {number}, before --from_step {self.runner.from_step}; "
+                        f"--{option.name} is for step {number}, "
+                        f"before --from_step {self.runner.from_step}; "
                         f"in {self.run.path} it is {known}"
                     )
 

@@ -80,7 +80,8 @@ def train_model(
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         step.summary = (
-            f"trained {state.global_step:,} steps{stopped} at {step.measured['tokens_per_second']:,} tokens/s; "
+            f"trained {state.global_step:,} steps{stopped} "
+            f"at {step.measured['tokens_per_second']:,} tokens/s; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}"
         )
     return model

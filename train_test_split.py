@@ -40,7 +40,8 @@ class SplitOptions:
                 raise ValueError(f"--{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"--validation_fraction {self.validation_fraction} and --test_fraction {self.test_fraction} "
+                f"--validation_fraction {self.validation_fraction} "
+                f"and --test_fraction {self.test_fraction} "
                 "leave nothing to train on: their sum must stay below 1"
             )
         require_above(self, 1, "block_size")
@@ -51,7 +52,8 @@ def train_test_split(
 ) -> DatasetDict:
     """Return train, validation and test: `input_ids` of shape (blocks, block_size), token ids.
 
-    A corpus's own validation and test splits are used as they are; what is missing is cut from train.
+    A corpus's own validation and test splits are used as they are; what is missing is cut from
+    train.
     """
     with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
         parts = split_documents(documents, options, run.seed)
@@ -63,8 +65,9 @@ def train_test_split(
         counts = {name: len(split) for name, split in splits.items()}
         left = sum(account["tokens_left_over"] for account in step.results["splits"].values())
         step.summary = (
-            f"{counts['train']:,} training blocks of {size} tokens, {counts['validation']:,} for validation, "
-            f"{counts['test']:,} for the test ({left:,} tokens left over)"
+            f"{counts['train']:,} training blocks of {size} tokens, "
+            f"{counts['validation']:,} for validation, {counts['test']:,} for the test "
+            f"({left:,} tokens left over)"
         )
     return read_splits(run)
 
@@ -101,8 +104,8 @@ def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) 
     if fewest < size:
         can = f"--block_size {fewest} would do" if fewest > 1 else "give more text"
         raise UserError(
-            f"--block_size {size}: the corpus has {sum(tokens.values()):,} tokens, and the {name} split only "
-            f"{fewest:,}, less than one block; {can}"
+            f"--block_size {size}: the corpus has {sum(tokens.values()):,} tokens, "
+            f"and the {name} split only {fewest:,}, less than one block; {can}"
         )
     return size
 
@@ -110,7 +113,7 @@ def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) 
 def account_for_tokens(
     parts: dict[str, list[np.ndarray]], splits: dict[str, Dataset], size: int
 ) -> dict[str, dict[str, int]]:
-    """Return where every token went: tokens_read = tokens_in_blocks + tokens_left_over, per split."""
+    """Return where each token went: tokens_read = tokens_in_blocks + tokens_left_over, by split."""
     accounts = {}
     for name, part in parts.items():
         read, kept = sum(map(len, part)), len(splits[name]) * size

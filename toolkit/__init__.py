@@ -1,1 +1,1 @@
-"""The machinery behind the ten steps: one concept per file, named for the concept. Imports no step."""
+"""The machinery behind the ten steps: one concept per file, named for it; imports no step."""

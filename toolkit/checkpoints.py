@@ -15,10 +15,12 @@ OWNER = "made_for.json"
 
 
 def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | None:
-    """Return the checkpoint folder to resume from, or None to start anew (then `folder` is emptied).
+    """Return the checkpoint folder to resume from, or None to start anew (`folder` is emptied).
 
-    `configuration`: the hash of step 6's record; under `auto`, checkpoints of any other are discarded.
-    `resume`: auto, never, or a checkpoint folder, which must be whole. Broken newer ones are passed over.
+    `configuration`: the hash of step 6's record; under `auto`, checkpoints of any other are
+    discarded.
+    `resume`: auto, never, or a checkpoint folder, which must be whole. Broken newer ones are
+    passed over.
     """
     if resume not in ("auto", "never"):
         if problem := what_is_broken(Path(resume)):

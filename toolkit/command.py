@@ -1,4 +1,4 @@
-"""What every command promises: exit code 0, 2 (the user can mend it), 130 (Ctrl-C) or 1 (our defect)."""
+"""What every command promises: exit code 0, 2 (user can mend it), 130 (Ctrl-C), 1 (our defect)."""
 
 import errno
 import functools

@@ -13,7 +13,7 @@ from toolkit.options import converter, describe, fields_of, without_none
 
 
 def read_config_file(path: str, *groups: type) -> dict[str, Any]:
-    """Return the flags set in a YAML or JSON file, checked: unknown keys and wrong types are refused."""
+    """Return the flags set in a YAML or JSON file; unknown keys and wrong types are refused."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         values = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)

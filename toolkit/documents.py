@@ -23,7 +23,7 @@ TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Tit
 
 
 def cut_texts(texts: list[str], separator: str | None) -> list[str]:
-    """Return the documents of text files: by the separator, else a file each, else grouped paragraphs.
+    """Return documents of text files: by the separator, else a file each, else grouped paragraphs.
 
     One text without enough paragraphs stays one document.
     """
@@ -59,7 +59,7 @@ def looks_like_wikitext(lines: Iterable[str]) -> bool:
 
 
 def cut_articles(lines: Iterable[str]) -> Iterator[str]:
-    """Yield articles from WikiText lines: each starts at a top-level heading between blank lines."""
+    """Yield articles of WikiText lines: each starts at a top-level heading between blank lines."""
     article: list[str] = []
     before_is_blank = True
     lines = iter(lines)
@@ -67,7 +67,8 @@ def cut_articles(lines: Iterable[str]) -> Iterator[str]:
     while line is not None:
         after = next(lines, None)
         heading = TOP_LEVEL_HEADING.match(line.rstrip("\n"))
-        if heading and before_is_blank and (after is None or not after.strip()) and article:
+        starts_article = heading and before_is_blank and (after is None or not after.strip())
+        if starts_article and any(line.strip() for line in article):
             yield "".join(article)
             article = []
         article.append(line if line.endswith("\n") else line + "\n")
@@ -82,7 +83,8 @@ def tokenize_documents(
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
     The Dataset has one column, `input_ids`: a list a document, uint16 where the vocabulary fits.
-    The account counts documents, tokens (end-of-text included), characters, and empty documents dropped.
+    The account counts documents, tokens (end-of-text included), characters, and empty documents
+    dropped.
     """
     kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.uint32()
     schema = pa.schema({"input_ids": pa.list_(kind)})
@@ -123,7 +125,10 @@ def token_ids(documents: Dataset) -> list[np.ndarray]:
 
 
 def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
-    """Save splits so that `load_from_disk` reads them. Quick, so without the library's progress bars."""
+    """Save splits so that `load_from_disk` reads them.
+
+    Quick, so without the library's progress bars.
+    """
     disable_progress_bars()
     try:
         DatasetDict(splits).save_to_disk(folder)

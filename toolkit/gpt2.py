@@ -32,7 +32,7 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def open_model(folder: Path) -> GPT2LMHeadModel:
-    """Return the GPT-2 in a folder as float32 weights. Refuses what is not whole, or not GPT-2-shaped."""
+    """Return the GPT-2 in a folder, in float32; refuse what is not whole or not GPT-2-shaped."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is no model folder: it holds no config.json")
     try:
@@ -54,7 +54,8 @@ def open_model(folder: Path) -> GPT2LMHeadModel:
             dtype="float32",
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are listed: we refuse them below, with their names
+            # So that they are listed: we refuse them below, with their names.
+            ignore_mismatched_sizes=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: its weights cannot be read ({first_line(error)})") from None
@@ -91,8 +92,8 @@ def refuse_mismatch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, 
         )
     if model.config.eos_token_id != tokenizer.eos_token_id:
         raise UserError(
-            f"{where}: the model's end-of-text token is {model.config.eos_token_id}, its tokenizer's is "
-            f"{tokenizer.eos_token_id}: they do not belong together"
+            f"{where}: the model's end-of-text token is {model.config.eos_token_id}, "
+            f"its tokenizer's is {tokenizer.eos_token_id}: they do not belong together"
         )
 
 

@@ -67,8 +67,9 @@ def fetch_folder(
         if folder := cached_folder(name, revision, weights):
             return folder
         raise UserError(
-            f"{flag} {name}: no such folder, not in the cache, and the Hub ({constants.ENDPOINT}) does not "
-            "answer; check the network or the spelling, or give a local folder"
+            f"{flag} {name}: no such folder, not in the cache, "
+            f"and the Hub ({constants.ENDPOINT}) does not answer; "
+            "check the network or the spelling, or give a local folder"
         )
     wanted = TOKENIZER_FILES + (WANTED if weights else ["config.json"])
     try:

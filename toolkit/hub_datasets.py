@@ -29,15 +29,15 @@ def load_hub_dataset(name: str, flag: str) -> datasets.DatasetDict:
                 f"{flag} {name}: the Hub broke off ({one_line(error)}); run it again"
             ) from None
         raise UserError(
-            f"{flag} {name}: not in the cache, and the Hub ({constants.ENDPOINT}) does not answer; check the "
-            "network, or give text files"
+            f"{flag} {name}: not in the cache, and the Hub ({constants.ENDPOINT}) does not answer; "
+            "check the network, or give text files"
         ) from None
     except (ValueError, OSError, HfHubHTTPError, RuntimeError, *http_errors()) as error:
         raise UserError(f"{flag} {name}: cannot be loaded ({one_line(error)})") from None
 
 
 def text_column(dataset: datasets.DatasetDict, asked: str | None, flag: str) -> str:
-    """Return the column that holds the text: the one asked for, else `text`, else the only one of strings."""
+    """Return the text's column: the one asked for, else `text`, else the only one of strings."""
     features = next(iter(dataset.values())).features
     strings = [
         n

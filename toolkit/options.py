@@ -47,7 +47,7 @@ def parse_flags(argv: list[str] | None, about: str, *groups: type) -> dict[str, 
 
 
 def build(options_class: type[Options], given: dict[str, Any]) -> Options:
-    """Return the options with the given values, the rest at their defaults. `given` may hold more."""
+    """Return the options with the given values, else their defaults; `given` may hold more."""
     names = {field.name for field in dataclasses.fields(options_class)}
     try:
         return options_class(**{name: value for name, value in given.items() if name in names})
@@ -56,7 +56,7 @@ def build(options_class: type[Options], given: dict[str, Any]) -> Options:
 
 
 def as_flags(options: Any) -> list[str]:
-    """Return the command-line words that give these options: only what differs from the defaults."""
+    """Return the command-line words for these options: only what differs from the defaults."""
     words = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -81,7 +81,7 @@ def as_record(options: Any) -> dict[str, Any]:
 
 
 def flag(default: Any, text: str, recorded: bool = True) -> Any:
-    """Return the dataclass field of a flag: its default and its help. A list is copied per instance."""
+    """Return a flag's dataclass field: its default (a list is copied per instance) and its help."""
     metadata = {"help": text, "recorded": recorded}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)

@@ -17,7 +17,7 @@ SMALLEST_BLOCK = 8
 def hold_out(
     documents: list[np.ndarray], validation_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, list[np.ndarray]]:
-    """Return train, validation and test: each document in one of them, at random, in shuffled order.
+    """Return train, validation and test: each document in one of them, at random, shuffled.
 
     A single document is cut instead: its tail is test, what comes before that validation.
     Raises ValueError where a split would stay empty.
@@ -67,5 +67,5 @@ def pack(documents: list[np.ndarray], block_size: int) -> Dataset:
 
 
 def fingerprint_of(rows: np.ndarray) -> str:
-    """Return a fingerprint of the content, so that the saved files of two identical runs are the same."""
+    """Return a fingerprint of the content, so that two identical runs save the same files."""
     return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]

@@ -61,7 +61,7 @@ class Records:
         return self.record(step)["results"]
 
     def finished(self, step: str) -> Path:
-        """Return the run directory if the step and all it rests on are done and unchanged; else refuse."""
+        """Return the run directory; refuse if the step or one it rests on is undone or changed."""
         for name in self.upstream(step):
             if problem := self.problem(name):
                 raise UserError(
@@ -77,7 +77,7 @@ class Records:
         return self.problem(step) is None and record["inputs"] == self.digest_inputs(options)
 
     def upstream(self, step: str) -> list[str]:
-        """Return the steps that `step` rests on, and itself, in order. Unknown: all earlier ones."""
+        """Return `step` and what it rests on (if unknown, all earlier steps), in order."""
         record = self.record(step)
         if record is None:
             return list(STEPS[1 : STEPS.index(step) + 1])
@@ -130,7 +130,7 @@ class Records:
         return self.digest_files(options.files_read() if hasattr(options, "files_read") else [])
 
     def digest_files(self, files: list[Path]) -> str | None:
-        """Return one sha256 over files and folders outside the run directory, read once a process."""
+        """Return one sha256 over paths outside the run directory, each read once a process."""
         if not files:
             return None
         try:

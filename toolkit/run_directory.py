@@ -1,10 +1,10 @@
 """A run directory: the folder of one run, its lock, and steps that end well or leave no trace."""
 
-import atexit
 import contextlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,26 +79,28 @@ class RunDirectory(Records):
         except OSError as error:
             raise UserError(f"--run_dir {path}: cannot be written ({error.strerror})") from None
         self._lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
+        self._unlock: weakref.finalize | None = None
 
     def lock(self) -> None:
-        """Hold the directory for this process until it ends or `unlock`; refuse if another holds it."""
+        """Hold the directory until this process ends or `unlock`; refuse if another holds it."""
+        if self._unlock is not None and self._unlock.alive:
+            return
         holder = self.path / ".lock-holder"
         try:
             self._lock.acquire()
         except Timeout:
             process = holder.read_text() if holder.exists() else "unknown"
             raise UserError(
-                f"{self.path} is in use by process {process}; wait for it to end, or choose another --run_dir"
+                f"{self.path} is in use by process {process}; "
+                "wait for it to end, or choose another --run_dir"
             ) from None
         holder.write_text(str(os.getpid()))
-        atexit.register(self.unlock)
+        self._unlock = weakref.finalize(self, release, self.path, self._lock)
 
     def unlock(self) -> None:
         """Let other processes write here."""
-        if self._lock.is_locked:
-            remove(self.path / ".lock-holder")
-            remove(self.path / ".lock")
-            self._lock.release(force=True)
+        if self._unlock is not None:
+            self._unlock()
 
     @contextlib.contextmanager
     def step(self, file: str, options: Any, after: str | tuple[str, ...] = ()) -> Iterator[Step]:
@@ -144,3 +146,11 @@ class RunDirectory(Records):
         }
         write_atomically(home, json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
         say(f"[{STEPS.index(name) + 1}/10] {step.summary}")
+
+
+def release(folder: Path, lock: FileLock) -> None:
+    """Give up one hold on a run directory's lock; the last one clears it away."""
+    if lock.lock_counter == 1:
+        remove(folder / ".lock-holder")
+        remove(folder / ".lock")
+    lock.release()

@@ -19,10 +19,8 @@ def write_samples(samples: list[dict], sampling: Sampling, seed: int, path: Path
         "",
     ]
     for number, entry in enumerate(samples, start=1):
-        lines += [
-            f"## {number}. {entry['prompt'].splitlines()[0] if entry['prompt'] else '(empty prompt)'}",
-            "",
-        ]
+        heading = entry["prompt"].splitlines()[0] if entry["prompt"] else "(empty prompt)"
+        lines += [f"## {number}. {heading}", ""]
         for name, title in TITLES.items():
             lines += [f"**{title}**", ""]
             for text in entry[name]:

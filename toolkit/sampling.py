@@ -18,7 +18,7 @@ from toolkit.command import UserError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose the next token. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+    """How to pick the next token: `temperature` 0 is greedy; `top_k` 0, `top_p` 1 cut nothing."""
 
     max_new_tokens: int
     temperature: float

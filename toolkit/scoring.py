@@ -21,8 +21,8 @@ def score_blocks(
 ) -> dict[str, Any]:
     """Return sums over all predicted tokens of the blocks: `nats`, `correct`, `tokens`.
 
-    Each block is scored alone: its first token is context only, each later one is predicted from all
-    before it in the block. Losses are taken in float32 from the logits and summed in float64.
+    Each block is scored alone: its first token is context only, each later one is predicted from
+    all before it in the block. Losses are taken in float32 from the logits and summed in float64.
     """
     nats = torch.zeros((), dtype=torch.float64)
     correct = tokens = 0
@@ -67,9 +67,9 @@ def count_text(blocks: Dataset, tokenizer: PreTrainedTokenizerFast) -> dict[str,
 def as_metrics(sums: dict[str, Any], text: dict[str, int]) -> dict[str, float]:
     """Return the metrics of DESIGN's terms from sums over a split.
 
-    `loss`: mean nats per predicted token. `perplexity`: exp(loss). `bits_per_byte`: total nats / ln 2
-    / bytes. `word_perplexity`: exp(total nats / words). `token_accuracy`: share of predicted tokens
-    that are the model's first choice.
+    `loss`: mean nats per predicted token. `perplexity`: exp(loss). `bits_per_byte`: total nats /
+    ln 2 / bytes. `word_perplexity`: exp(total nats / words). `token_accuracy`: share of predicted
+    tokens that are the model's first choice.
     """
     loss = sums["nats"] / sums["tokens"]
     return {

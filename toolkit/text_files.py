@@ -23,7 +23,7 @@ OTHER_FORMATS = {
 
 
 def find_text_files(names: list[str], flag: str) -> list[Path]:
-    """Return the files that paths, folders (their .txt and .md, at any depth) and globs name, in order.
+    """Return the files that paths, folders (.txt and .md, at any depth) and globs name, in order.
 
     A relative name is looked up from the current folder, then from the project's.
     """
@@ -54,7 +54,7 @@ def named_paths(names: list[str]) -> list[Path]:
 
 
 def read_text(path: Path, flag: str) -> str:
-    """Return a UTF-8 file's text: byte-order mark dropped, line ends as LF. Refuses binary content."""
+    """Return a UTF-8 file's text, without byte-order mark, line ends as LF; refuse binary."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -65,7 +65,8 @@ def read_text(path: Path, flag: str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{flag} {path}: byte 0x{content[error.start]:02x} at offset {error.start:,} is not UTF-8; "
+            f"{flag} {path}: byte 0x{content[error.start]:02x} at offset {error.start:,} "
+            "is not UTF-8; "
             f"convert it first, for example: iconv -f latin1 -t utf-8 {path.name}"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")

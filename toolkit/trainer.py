@@ -17,7 +17,10 @@ from toolkit.training_callbacks import (
 
 
 class PipelineTrainer(Trainer):
-    """A Trainer whose evaluations draw no random numbers from training (stock: dropout differs after one)."""
+    """A Trainer whose evaluations draw no random numbers from training.
+
+    With the stock one, dropout differs after an evaluation.
+    """
 
     def __init__(self, *args: Any, history_path: Path, patience: int | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What happens beside the training steps: timing, stopping early, keeping checkpoints, showing progress."""
+"""What happens beside training steps: timing, early stopping, keeping checkpoints, progress."""
 
 import shutil
 import signal
@@ -17,7 +17,7 @@ from transformers import (
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds of the training loop alone: without evaluating, saving, and the first step (warm-up)."""
+    """Seconds of the training loop without evaluating, saving, and the first step (warm-up)."""
 
     def __init__(self) -> None:
         self.seconds, self.steps = 0.0, -1
@@ -42,7 +42,10 @@ class Stopwatch(TrainerCallback):
 
 
 class EarlyStopping(TrainerCallback):
-    """Stop after `patience` validations without a new best. Counts from the log: a resumed run agrees."""
+    """Stop after `patience` validations without a new best.
+
+    Counts from the log: a resumed run agrees.
+    """
 
     def __init__(self, patience: int):
         self.patience = patience
@@ -56,7 +59,7 @@ class EarlyStopping(TrainerCallback):
 
 
 class KeepBestAndLast(TrainerCallback):
-    """Save at every new best validation, whatever `save_steps` says; keep that checkpoint and the newest."""
+    """Save at every new best validation, whatever `save_steps` says; keep that and the newest."""
 
     def on_evaluate(
         self,
@@ -79,7 +82,7 @@ class KeepBestAndLast(TrainerCallback):
 
 
 class SaveOnSignal(TrainerCallback):
-    """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. A second Ctrl-C stops at once."""
+    """On Ctrl-C or SIGTERM, finish the step, save and stop; on a second Ctrl-C, stop at once."""
 
     def __init__(self) -> None:
         self.came = False
@@ -113,12 +116,15 @@ class SaveOnSignal(TrainerCallback):
 class TrainingBar(ProgressCallback):
     """One progress bar, with the latest losses on it."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[str, str] = {}
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         self.current_step = state.global_step
-        self._shown: dict[str, str] = {}
         if self.training_bar is not None:
             self.training_bar.unit = "step"
             self.training_bar.set_description("training", refresh=False)

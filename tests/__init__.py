@@ -1,0 +1,1 @@
+"""The tests. `python3 -m tests` installs what they need, once, and runs them all."""

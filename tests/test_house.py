@@ -1,0 +1,95 @@
+"""The house rules that a program can check."""
+
+import ast
+import dataclasses
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PROJECT, STEP_FILES
+from toolkit.records import STEPS
+
+ALL_STEPS = ["install_libraries.py", *STEP_FILES]
+
+
+def imported_modules(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("words", [["check"], ["format", "--check"]])
+def test_ruff_is_clean(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *words, "--no-cache", "."],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_steps_are_the_files_in_order():
+    assert [f"{name}.py" for name in STEPS] == ALL_STEPS
+    assert all((PROJECT / name).exists() for name in ALL_STEPS)
+
+
+@pytest.mark.parametrize("number, name", list(enumerate(ALL_STEPS, start=1)))
+def test_a_step_imports_only_earlier_steps_and_the_toolkit(number, name):
+    later = {file.removesuffix(".py") for file in ALL_STEPS[number - 1 :]} | {"run_pipeline"}
+    assert not later & set(imported_modules(PROJECT / name))
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "toolkit").glob("*.py")), ids=lambda p: p.name)
+def test_the_toolkit_imports_no_step(path):
+    assert not {*STEPS, "run_pipeline"} & set(imported_modules(path))
+
+
+@pytest.mark.parametrize("number, name", list(enumerate(ALL_STEPS, start=1)))
+def test_a_step_file_has_the_same_anatomy_as_every_other(number, name):
+    tree = ast.parse((PROJECT / name).read_text())
+    assert ast.get_docstring(tree).startswith(f"Step {number} of 10: ")
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert functions[0] == name.removesuffix(".py")
+    assert functions[-1] == "main"
+    options = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert options[0].name.endswith("Options")
+
+
+def test_the_installer_needs_only_the_standard_library():
+    reached, todo = set(), ["install_libraries"]
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            path = PROJECT / f"{name.replace('.', '/')}.py"
+            todo += [m for m in imported_modules(path) if m.startswith("toolkit")]
+    modules = {
+        module.split(".")[0]
+        for name in reached
+        for module in imported_modules(PROJECT / f"{name.replace('.', '/')}.py")
+    }
+    assert modules - {"toolkit"} <= sys.stdlib_module_names
+
+
+def test_no_two_steps_share_a_flag():
+    names = []
+    for file in ALL_STEPS:
+        module = importlib.import_module(file.removesuffix(".py"))
+        for thing in vars(module).values():
+            if dataclasses.is_dataclass(thing) and thing.__module__ == module.__name__:
+                names += [field.name for field in dataclasses.fields(thing)]
+    assert len(names) == len(set(names)) and len(names) > 30
+
+
+def test_only_the_printer_prints_and_asserts_stay_in_tests():
+    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("toolkit/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Assert), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print" or path.name == "console.py", path

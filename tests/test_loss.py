@@ -1,0 +1,172 @@
+"""The losses and metrics that are reported, against plain PyTorch."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from configure_trainer import TrainerOptions, build_trainer, plan_training
+from create_dataset import collate
+from load_gpt2 import read_gpt2
+from toolkit.run_directory import RunDirectory
+from toolkit.scoring import as_metrics, count_text, score_blocks
+from train_model import read_tuned
+from train_test_split import read_splits
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return RunDirectory(finished.path, seed=7, device="cpu", precision="fp32")
+
+
+def plain_loss(model, blocks):
+    """Mean cross entropy of all tokens but each block's first, block by block, in float64."""
+    model = model.double().eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for block in blocks:
+            ids = torch.from_numpy(block["input_ids"].astype(np.int64))
+            log_probabilities = model(ids[None]).logits[0, :-1].log_softmax(-1)
+            total -= log_probabilities.gather(1, ids[1:, None]).sum().item()
+            count += len(ids) - 1
+    model.float()
+    return total / count
+
+
+def trainer_for(run, tmp_path, **options):
+    """A trainer without dropout, so that its training loss can be calculated from outside."""
+    model, _ = read_gpt2(run)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.config.attn_pdrop = 0.0
+    for block in model.transformer.h:
+        block.attn.attn_dropout.p = 0.0
+    splits = read_splits(run)
+    options = TrainerOptions(learning_rate=1e-9, logging_steps=1, **options)
+    elsewhere = RunDirectory(tmp_path, seed=7, device="cpu", precision="fp32")
+    trainer = build_trainer(model, splits, options, plan_training(splits, options, run), elsewhere)
+    return trainer, model, splits
+
+
+@pytest.mark.parametrize(
+    "micro_batch, accumulation", [(4, 1), (1, 4), (2, 3)], ids=["plain", "by one", "ragged"]
+)
+def test_the_training_loss_is_the_mean_cross_entropy(run, tmp_path, micro_batch, accumulation):
+    trainer, model, splits = trainer_for(
+        run,
+        tmp_path,
+        max_steps=1,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+    )
+    seen = []
+    collator = trainer.data_collator
+
+    def spy(blocks):
+        seen.extend(blocks)
+        return collator(blocks)
+
+    trainer.data_collator = spy
+    expected_model, _ = read_gpt2(run)
+    trainer.train()
+    used = seen[: micro_batch * accumulation]
+    logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert logged == pytest.approx(plain_loss(expected_model, used), abs=1e-5)
+
+
+def test_the_validation_loss_is_the_mean_cross_entropy(run, tmp_path):
+    trainer, model, splits = trainer_for(run, tmp_path, max_steps=1, per_device_train_batch_size=4)
+    assert len(splits["validation"]) % 4, "the last batch is to be a ragged one"
+    reported = trainer.evaluate()["eval_loss"]
+    assert reported == pytest.approx(plain_loss(model, splits["validation"]), abs=1e-5)
+
+
+def test_the_reported_test_metrics_agree_with_a_float64_loop(run, finished):
+    metrics = json.loads((finished.path / "evaluate_model.json").read_text())["results"]
+    test = read_splits(run)["test"]
+    for name, model in (("base", read_gpt2(run)[0]), ("tuned", read_tuned(run))):
+        assert metrics[name]["loss"] == pytest.approx(plain_loss(model, test), abs=2e-2)  # bf16
+        exact = score_blocks(model, test, "fp32", name)
+        loss = exact["nats"] / exact["tokens"]
+        assert loss == pytest.approx(plain_loss(model, test), abs=1e-5)
+        assert exact["tokens"] == sum(len(block["input_ids"]) - 1 for block in test)
+
+
+def test_accuracy_is_the_share_of_first_choices(run):
+    model, _ = read_gpt2(run)
+    test = read_splits(run)["test"]
+    right = total = 0
+    with torch.no_grad():
+        for block in test:
+            ids = torch.from_numpy(block["input_ids"].astype(np.int64))
+            right += int((model(ids[None]).logits[0, :-1].argmax(-1) == ids[1:]).sum())
+            total += len(ids) - 1
+    assert score_blocks(model, test, "fp32", "base")["correct"] == right and total
+
+
+def test_the_metrics_follow_their_definitions():
+    metrics = as_metrics({"nats": 300.0, "correct": 25, "tokens": 100}, {"bytes": 400, "words": 60})
+    assert metrics["loss"] == 3.0
+    assert metrics["perplexity"] == pytest.approx(math.e**3)
+    assert metrics["bits_per_byte"] == pytest.approx(300 / math.log(2) / 400)
+    assert metrics["word_perplexity"] == pytest.approx(math.e**5)
+    assert metrics["token_accuracy"] == 0.25
+
+
+def test_bytes_and_words_are_those_of_the_predicted_text(run):
+    _, tokenizer = read_gpt2(run)
+    test = read_splits(run)["test"]
+    expected_bytes = expected_words = 0
+    for block in test:
+        text = tokenizer.decode(block["input_ids"][1:]).replace("<|endoftext|>", " ")
+        expected_bytes += len(text.replace(" " * 2, " ").encode())
+        expected_words += len(text.split())
+    counted = count_text(test, tokenizer)
+    assert counted["words"] == expected_words
+    ends = sum(int((block["input_ids"][1:] == tokenizer.eos_token_id).sum()) for block in test)
+    text = "".join(
+        tokenizer.decode(block["input_ids"][1:]).replace("<|endoftext|>", "") for block in test
+    )
+    assert ends and counted["bytes"] == len(text.encode())
+
+
+def test_the_collator_trains_on_every_token_end_of_text_included(run):
+    _, tokenizer = read_gpt2(run)
+    blocks = list(read_splits(run)["train"].select(range(4)))
+    batch = collate(blocks)
+    assert batch["input_ids"].dtype == torch.int64 and batch["input_ids"].shape == (4, 32)
+    assert torch.equal(batch["input_ids"], batch["labels"])
+    everything = collate(list(read_splits(run)["train"]))["labels"]
+    assert (everything == tokenizer.eos_token_id).any() and (everything >= 0).all()
+
+
+def test_validating_more_often_does_not_change_the_weights(run, tmp_path):
+    weights = []
+    for eval_steps in (1, 4):
+        model, _ = read_gpt2(run)  # with GPT-2's dropout
+        splits = read_splits(run)
+        options = TrainerOptions(max_steps=4, eval_steps=eval_steps, learning_rate=1e-3)
+        elsewhere = RunDirectory(tmp_path / str(eval_steps), 7, "cpu", "fp32")
+        plan = plan_training(splits, options, run)
+        build_trainer(model, splits, options, plan, elsewhere).train()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_early_stopping_stops_and_keeps_the_best(run, tmp_path):
+    splits = read_splits(run)
+    model, _ = read_gpt2(run)
+    options = TrainerOptions(
+        max_steps=40, eval_steps=1, learning_rate=0.5, warmup_steps=0, early_stopping_patience=2
+    )
+    elsewhere = RunDirectory(tmp_path, 7, "cpu", "fp32")
+    trainer = build_trainer(model, splits, options, plan_training(splits, options, run), elsewhere)
+    trainer.train()
+    losses = [e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 3 < 40
+    assert trainer.state.best_global_step == best + 1
+    assert (tmp_path / "checkpoints" / f"checkpoint-{best + 1}").is_dir()
