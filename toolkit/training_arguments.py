@@ -11,7 +11,7 @@ class ArgumentParser(HfArgumentParser):
     """The library's parser of its own fields, with complaints of one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"--trainer: {message.removeprefix('argument ')}")
+        raise UserError(f"--trainer: {message.removeprefix('argument ')[:300]}")
 
 
 def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:

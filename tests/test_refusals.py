@@ -1,0 +1,404 @@
+"""Every flag refuses bad values; every bad input ends with exit code 2, one line, nothing lost."""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+import configure_trainer
+import create_dataset
+import evaluate_model
+import generate
+import import_modules
+import install_libraries
+import load_gpt2
+import run_pipeline
+import train_model
+import train_test_split
+import visualize_performance
+from tests.conftest import PROJECT, shell
+from toolkit.run_directory import RunDirectory
+
+MAINS = {
+    "install_libraries": install_libraries.main,
+    "import_modules": import_modules.main,
+    "load_gpt2": load_gpt2.main,
+    "create_dataset": create_dataset.main,
+    "train_test_split": train_test_split.main,
+    "configure_trainer": configure_trainer.main,
+    "train_model": train_model.main,
+    "evaluate_model": evaluate_model.main,
+    "visualize_performance": visualize_performance.main,
+    "generate": generate.main,
+    "run_pipeline": run_pipeline.main,
+}
+
+# step, flags, what the refusal must name. `{tmp}` is an empty folder.
+BAD_VALUES = [
+    ("install_libraries", "--cpu=yes", "--cpu"),
+    ("import_modules", "--run_dir /dev/null/x", "--run_dir /dev/null/x: cannot be written"),
+    ("import_modules", "--run_dir", "--run_dir"),
+    ("import_modules", "--seed one", "--seed: must be a whole number, got one"),
+    ("import_modules", "--seed -1", "--seed must lie between"),
+    ("import_modules", "--device gpu", "--device: must be one of auto, cpu, cuda, mps, got gpu"),
+    ("import_modules", "--device mps", "--device mps: "),
+    ("import_modules", "--precision int8", "--precision: must be one of"),
+    ("import_modules", "--device cpu --precision fp16", "--precision fp16 needs a CUDA card"),
+    ("load_gpt2", "--model {tmp}", "is no model folder: it holds no config.json"),
+    ("load_gpt2", "--model ./mistyped", "--model ./mistyped: no such folder"),
+    ("load_gpt2", "--model a/b/c", "--model a/b/c: no such folder"),
+    ("load_gpt2", "--model README.md", "--model README.md: no such folder"),
+    (
+        "load_gpt2",
+        "--model no-such-model",
+        "--model no-such-model: no such folder, not in the cache",
+    ),
+    ("load_gpt2", "--model=", "--model must name"),
+    ("load_gpt2", "--model {tmp} --model_revision main", "--model_revision main"),
+    ("load_gpt2", "--from_scratch --model gpt2", "--from_scratch"),
+    ("load_gpt2", "--n_layer 2", "--n_layer shapes a new model: add --from_scratch"),
+    ("load_gpt2", "--from_scratch --n_layer 0", "--n_layer must be above 0, got 0"),
+    ("load_gpt2", "--from_scratch --n_head 3", "--n_embd 256 must be a multiple of --n_head 3"),
+    ("load_gpt2", "--from_scratch --n_head -1", "--n_head must be above 0"),
+    ("load_gpt2", "--from_scratch --n_embd x", "--n_embd: must be a whole number, got x"),
+    ("load_gpt2", "--from_scratch --n_positions 4", "--n_positions must be above 7, got 4"),
+    ("load_gpt2", "--from_scratch --vocab_size 100", "--vocab_size must be above 256, got 100"),
+    ("load_gpt2", "--from_scratch --tokenizer {tmp}", "holds no tokenizer"),
+    ("load_gpt2", "--from_scratch --tokenizer ./none", "--tokenizer ./none: no such folder"),
+    ("load_gpt2", "--from_scratch --tokenizer x --vocab_size 300", "--tokenizer takes a ready"),
+    ("load_gpt2", "--from_scratch --tokenizer_corpus none.txt", "--tokenizer_corpus none.txt: no"),
+    ("create_dataset", "--corpus none.txt", "--corpus none.txt: no such file or folder"),
+    ("create_dataset", "--corpus nothing-*.txt", "--corpus nothing-*.txt: no such file"),
+    ("create_dataset", "--corpus {tmp}", "holds no .txt or .md file"),
+    (
+        "create_dataset",
+        "--corpus hub:no/such",
+        "--corpus hub:no/such: not in the cache, and the Hub",
+    ),
+    ("create_dataset", "--corpus hub:a README.md", "--corpus takes one Hub dataset alone"),
+    ("create_dataset", "--corpus", "--corpus"),
+    ("create_dataset", "--document_separator=", "--document_separator must not be empty"),
+    ("create_dataset", "--document_separator x --corpus hub:a", "--document_separator is for text"),
+    ("create_dataset", "--text_column x", "--text_column and --rows are for hub:NAME corpora"),
+    ("create_dataset", "--rows sentence", "--rows: must be one of auto, document, line"),
+    (
+        "train_test_split",
+        "--validation_fraction 0",
+        "--validation_fraction must lie between 0 and 1",
+    ),
+    ("train_test_split", "--validation_fraction nan", "--validation_fraction: must be a number"),
+    (
+        "train_test_split",
+        "--test_fraction 1.5",
+        "--test_fraction must lie between 0 and 1, got 1.5",
+    ),
+    ("train_test_split", "--test_fraction 0.95", "leave nothing to train on"),
+    ("train_test_split", "--block_size 1", "--block_size must be above 1, got 1"),
+    ("train_test_split", "--block_size 65", "--block_size 65 is beyond the model's 64 positions"),
+    ("configure_trainer", "--num_train_epochs 0", "--num_train_epochs must be above 0"),
+    ("configure_trainer", "--max_steps -1", "--max_steps must be above 0"),
+    ("configure_trainer", "--max_steps 2 --num_train_epochs 2", "give one"),
+    ("configure_trainer", "--per_device_train_batch_size 0", "--per_device_train_batch_size"),
+    ("configure_trainer", "--gradient_accumulation_steps 0", "--gradient_accumulation_steps"),
+    ("configure_trainer", "--learning_rate 0", "--learning_rate must be above 0"),
+    ("configure_trainer", "--learning_rate inf", "--learning_rate: must be a number, got inf"),
+    ("configure_trainer", "--warmup_steps -2", "--warmup_steps must not be negative"),
+    ("configure_trainer", "--lr_scheduler_type sine", "--lr_scheduler_type must be one of linear"),
+    ("configure_trainer", "--weight_decay -1", "--weight_decay must not be negative"),
+    ("configure_trainer", "--early_stopping_patience 0", "--early_stopping_patience"),
+    ("configure_trainer", "--eval_steps 0", "--eval_steps must be above 0"),
+    ("configure_trainer", "--save_steps 0", "--save_steps must be above 0"),
+    ("configure_trainer", "--logging_steps 0", "--logging_steps must be above 0"),
+    ("configure_trainer", "--trainer max_grad_norm", "--trainer max_grad_norm: must be KEY=VALUE"),
+    ("configure_trainer", "--trainer max_norm=1", "--trainer max_norm=1: must be KEY=VALUE"),
+    ("configure_trainer", "--trainer max_grad_norm=big", "--trainer: --max_grad_norm"),
+    ("configure_trainer", "--trainer learning_rate=1", "learning_rate is set by this pipeline's"),
+    ("configure_trainer", "--trainer optim=sgdd", "--trainer"),
+    ("train_model", "--resume {tmp}/none", "--resume {tmp}/none: no such checkpoint folder"),
+    ("train_model", "--resume {tmp}", "--resume {tmp}: trainer_state.json is missing"),
+    ("train_model", "--resume=", "--resume must be auto, never or a checkpoint folder"),
+    ("evaluate_model", "--evaluate_base=maybe", "--evaluate_base"),
+    ("generate", "--prompts_file none.txt", "--prompts_file none.txt: cannot be read (No such file"),
+    ("generate", "--prompt a --prompts_file b", "--prompt and --prompts_file"),
+    ("generate", "--interactive=1", "--interactive"),
+    ("generate", "--max_new_tokens 0", "--max_new_tokens must be above 0"),
+    ("generate", "--max_new_tokens 64", "--max_new_tokens 64: the model has 64 positions"),
+    ("generate", "--temperature -0.1", "--temperature must not be negative"),
+    ("generate", "--top_p 0", "--top_p must be above 0"),
+    ("generate", "--top_p 1.1", "--top_p must not be above 1"),
+    ("generate", "--top_k -1", "--top_k must not be negative"),
+    ("generate", "--num_samples 0", "--num_samples must be above 0"),
+    ("run_pipeline", "--config none.yaml", "--config none.yaml: cannot be read"),
+    ("run_pipeline", "--from_step 0", "--from_step must lie between 1 and 10"),
+    ("run_pipeline", "--to_step 11", "--to_step must lie between 1 and 10"),
+    ("run_pipeline", "--from_step 5 --to_step 4", "--from_step 5 comes after --to_step 4"),
+    ("run_pipeline", "--force=1", "--force"),
+]
+
+
+@pytest.mark.parametrize(
+    "step, words, says", BAD_VALUES, ids=[f"{s} {w}" for s, w, _ in BAD_VALUES]
+)
+def test_a_bad_value_is_refused(finished, refusal, tmp_path, step, words, says):
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
+    words = words.replace("{tmp}", str(tmp_path)).split()
+    if step != "install_libraries" and "--run_dir" not in words:
+        words += ["--run_dir", str(finished.path)]
+    assert says.replace("{tmp}", str(tmp_path)) in refusal(MAINS[step], *words)
+    lasting = {path for path in finished.path.rglob("*") if not path.name.startswith(".lock")}
+    assert lasting == set(before)
+    assert RunDirectory(finished.path).record("generate"), "the earlier records must survive"
+
+
+def test_every_flag_has_a_refusal():
+    tested = {word.split("=")[0] for _, words, _ in BAD_VALUES for word in words.split()}
+    for name, main in MAINS.items():
+        module = __import__(name)
+        for thing in vars(module).values():
+            if dataclasses.is_dataclass(thing) and thing.__module__ == name:
+                missing = {f"--{field.name}" for field in dataclasses.fields(thing)} - tested
+                assert not missing, (name, missing, main)
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_help_lists_every_flag_with_its_step(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        MAINS[name](["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for thing in vars(__import__(name)).values():
+        if dataclasses.is_dataclass(thing) and thing.__module__ == name:
+            assert all(f"--{field.name}" in text for field in dataclasses.fields(thing))
+            assert not dataclasses.fields(thing) or thing.__doc__ in text
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_an_unknown_flag_is_refused_with_the_nearest_one(name, refusal):
+    assert "unknown flag --" in refusal(MAINS[name], "--no_such_flag", "1")
+    if name == "train_test_split":
+        assert "did you mean --block_size?" in refusal(MAINS[name], "--blok_size", "8")
+    if name == "generate":
+        assert "unknown flag stray" in refusal(MAINS[name], "stray")
+
+
+CONFIGS = [
+    ("learning_rat: 1", "unknown key learning_rat; did you mean learning_rate?"),
+    ("seed: true", "seed must be a whole number, got True"),
+    ("seed: 1.5", "seed must be a whole number, got 1.5"),
+    ("from_scratch: 'false'", "from_scratch must be true or false, got 'false'"),
+    ("corpus: 5", "corpus must be a list of texts, got 5"),
+    ("corpus: [a, 5]", "corpus must be a list of texts"),
+    ("model: [gpt2]", "model must be text, got ['gpt2']"),
+    ("learning_rate: fast", "learning_rate must be a number, got 'fast'"),
+    ("device: gpu", "device must be one of auto, cpu, cuda, mps, got 'gpu'"),
+    ("seed: null", "seed must be a whole number, got None"),
+    ("- a\n- b", "must hold flags as `name: value`"),
+    ("a: b: c", "cannot be read"),
+    ("top_p: 3", "--top_p must not be above 1, got 3.0"),
+]
+
+
+@pytest.mark.parametrize("text, says", CONFIGS)
+def test_a_bad_config_file_is_refused(tmp_path, refusal, text, says):
+    config = tmp_path / "flags.yaml"
+    config.write_text(text)
+    run = tmp_path / "run"
+    assert says in refusal(run_pipeline.main, "--config", config, "--run_dir", run)
+    assert not run.exists()
+
+
+def test_a_json_config_file_is_read_as_strictly(tmp_path, refusal):
+    config = tmp_path / "flags.json"
+    config.write_text(json.dumps({"max_steps": "many"}))
+    error = refusal(run_pipeline.main, "--config", config)
+    assert "max_steps must be a whole number, got 'many'" in error
+    config.write_text('{"max_steps": 1')
+    assert "cannot be read" in refusal(run_pipeline.main, "--config", config)
+
+
+# Corpora
+
+
+CORPORA = [
+    ("empty", b"", "holds no text, only white space"),
+    ("white", b" \n\t \n\n", "holds no text, only white space"),
+    ("binary", b"GIF89a\x00\x01\x02", "is no text (a zero byte at offset 6)"),
+    ("latin1", b"caf\xe9 society\n", "byte 0xe9 at offset 3 is not UTF-8"),
+    ("cut", "naïve€".encode()[:-1], "at offset 6 is not UTF-8"),
+]
+
+
+@pytest.mark.parametrize("name, content, says", CORPORA, ids=[name for name, _, _ in CORPORA])
+def test_a_corpus_that_is_no_text_is_refused(run_copy, tmp_path, refusal, name, content, says):
+    file = tmp_path / f"{name}.txt"
+    file.write_bytes(content)
+    error = refusal(create_dataset.main, "--run_dir", run_copy, "--corpus", file)
+    assert says in error and str(file) in error
+    evaluate_model.read_splits(RunDirectory(run_copy))  # what was there still holds
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet", "x.txt.gz", "x.pdf"])
+def test_formats_that_are_not_read_are_refused_by_name(finished, tmp_path, refusal, name):
+    (tmp_path / name).write_text("text")
+    error = refusal(create_dataset.main, "--run_dir", finished.path, "--corpus", tmp_path / name)
+    assert "files are not read; give plain text" in error
+
+
+def test_an_unreadable_file_is_refused(finished, tmp_path, refusal):
+    link = tmp_path / "dangling.txt"
+    link.symlink_to(tmp_path / "gone.txt")
+    words = ["--run_dir", finished.path, "--corpus"]
+    assert "dangling.txt: cannot be read (No" in refusal(create_dataset.main, *words, link)
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    assert "error: " in refusal(create_dataset.main, *words, loop)
+
+
+def test_a_corpus_too_small_for_one_block_says_what_would_do(run_copy, tmp_path, refusal):
+    file = tmp_path / "short.txt"
+    file.write_text("A short text of a few words, and nothing more than that.")
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(file)])
+    error = refusal(train_test_split.main, "--run_dir", run_copy, "--block_size", "64")
+    assert "the corpus has" in error and "tokens" in error
+    size = int(error.split("--block_size ")[2].split()[0])
+    train_test_split.main(["--run_dir", str(run_copy), "--block_size", str(size)])
+    assert "less than one block" in refusal(
+        train_test_split.main, "--run_dir", run_copy, "--block_size", str(size + 1)
+    )
+
+
+def test_a_tiny_corpus_cannot_be_split(run_copy, tmp_path, refusal):
+    file = tmp_path / "tiny.txt"
+    file.write_text("Hi.")
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(file)])
+    assert "tokens" in refusal(train_test_split.main, "--run_dir", run_copy)
+
+
+def test_two_documents_cannot_fill_three_splits(run_copy, tmp_path, refusal):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("Some words. " * 50)
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", f"{tmp_path}/*.txt"])
+    error = refusal(train_test_split.main, "--run_dir", run_copy)
+    assert "2 documents cannot fill train, validation and test" in error
+    assert "--document_separator" in error
+
+
+# Models
+
+
+@pytest.fixture
+def model_folder(finished, tmp_path):
+    return shutil.copytree(finished.path / "model", tmp_path / "model")
+
+
+def edit_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def without_a_layer(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if ".h.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+MODELS = [
+    (lambda f: edit_config(f, model_type="llama"), "holds a llama model"),
+    (lambda f: edit_config(f, model_type="no-such"), "config.json cannot be read"),
+    (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
+    (without_a_layer, "its weights lack 12 tensors, the first is transformer.h.1."),
+    (lambda f: edit_config(f, n_embd=64), "does not have the shape that config.json says"),
+    (lambda f: os.truncate(f / "model.safetensors", 5000), "its weights cannot be read"),
+    (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "holds no *.safetensors weights (pickled .bin weights are not opened)",
+    ),
+    (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
+    (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer cannot be read"),
+    (lambda f: edit_config(f, eos_token_id=5), "they do not belong together"),
+]
+
+
+@pytest.mark.parametrize("damage, says", MODELS, ids=[says[:30] for _, says in MODELS])
+def test_a_model_that_is_not_whole_or_not_gpt2_is_refused(
+    finished, model_folder, refusal, damage, says
+):
+    damage(model_folder)
+    words = ["--run_dir", finished.path, "--model", model_folder]
+    assert says in refusal(load_gpt2.main, *words)
+
+
+def test_a_tokenizer_with_more_entries_than_the_model_is_refused(
+    finished, model_folder, refusal, tmp_path
+):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer.add_tokens(["<one>", "<two>"])
+    tokenizer.save_pretrained(model_folder)
+    error = refusal(load_gpt2.main, "--run_dir", finished.path, "--model", model_folder)
+    assert "its tokenizer has 302 entries, the model only 300" in error
+
+
+def test_a_good_folder_loads_and_trains(finished, model_folder, tmp_path):
+    import_modules.main(["--run_dir", str(tmp_path / "run"), "--device", "cpu"])
+    load_gpt2.main(["--run_dir", str(tmp_path / "run"), "--model", str(model_folder)])
+    run = RunDirectory(tmp_path / "run")
+    model, tokenizer = load_gpt2.read_gpt2(run)
+    tuned = train_model.read_tuned(RunDirectory(finished.path))
+    assert all((a == b).all() for a, b in zip(model.parameters(), tuned.parameters(), strict=True))
+    assert not (tmp_path / "run/base_model").exists()
+
+
+# Time and noise
+
+
+@pytest.mark.parametrize("words", [["--model", "gpt2"], ["--model", "./gtp2"], ["--model", "auto"]])
+@pytest.mark.parametrize("network", ["closed", "silent"])
+def test_an_unreachable_hub_answers_within_ten_seconds(finished, tmp_path, words, network):
+    import socket
+
+    with socket.socket() as server:  # closed: refuses; silent: accepts and never answers
+        server.bind(("127.0.0.1", 0))
+        if network == "silent":
+            server.listen()
+        environment = {
+            "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "HF_HOME": str(tmp_path),
+        }
+        run = tmp_path / "run"
+        shutil.copytree(finished.path, run)
+        started = time.monotonic()
+        done = shell("load_gpt2.py", "--run_dir", str(run), *words, **environment)
+        assert time.monotonic() - started < 10 + 5  # five for starting Python and its libraries
+    if words[1] == "auto":
+        assert done.returncode == 0 and "does not answer" in done.stdout
+    else:
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(tmp_path):
+    code = "from toolkit.command import command\n@command\ndef main(argv): 1 / 0\nmain()"
+    done = shell("-c", code)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path):
+    code = (
+        "import errno\nfrom toolkit.command import command\n@command\n"
+        "def main(argv): raise OSError(errno.ENOSPC, 'No space left on device', 'x.arrow')\nmain()"
+    )
+    done = shell("-c", code)
+    assert (done.returncode, done.stderr) == (2, "error: x.arrow: No space left on device\n")
+
+
+def test_importing_a_step_does_nothing():
+    names = ", ".join(name for name in MAINS)
+    done = shell("-c", f"import {names}", cwd=PROJECT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
