@@ -83,6 +83,7 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split("."))
 
 
+@command
 def enter_environment(
     install: bool = False, lists: tuple[str, ...] = ("requirements.txt",)
 ) -> None:

@@ -121,7 +121,11 @@ BAD_VALUES = [
     ("train_model", "--resume {tmp}", "--resume {tmp}: trainer_state.json is missing"),
     ("train_model", "--resume=", "--resume must be auto, never or a checkpoint folder"),
     ("evaluate_model", "--evaluate_base=maybe", "--evaluate_base"),
-    ("generate", "--prompts_file none.txt", "--prompts_file none.txt: cannot be read (No such file"),
+    (
+        "generate",
+        "--prompts_file none.txt",
+        "--prompts_file none.txt: cannot be read (No such file",
+    ),
     ("generate", "--prompt a --prompts_file b", "--prompt and --prompts_file"),
     ("generate", "--interactive=1", "--interactive"),
     ("generate", "--max_new_tokens 0", "--max_new_tokens must be above 0"),

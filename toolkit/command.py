@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from toolkit.console import complain
 
@@ -24,9 +25,9 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors a user can mend into one line on stderr and exit code 2."""
 
     @functools.wraps(main)
-    def run(argv: list[str] | None = None) -> None:
+    def run(*args: Any, **kwargs: Any) -> None:
         try:
-            main(argv)
+            main(*args, **kwargs)
         except UserError as error:
             complain(f"error: {' '.join(str(error).split())}")
             sys.exit(2)

@@ -1,0 +1,82 @@
+"""Which checkpoint training goes on from, and which it must not touch."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from toolkit.checkpoints import find_checkpoint, what_is_broken
+from toolkit.command import UserError
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """Checkpoints of the finished run: the newest, and a copy with a higher step number."""
+    folder = shutil.copytree(finished.path / "checkpoints", tmp_path / "checkpoints")
+    newest = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint != newest:
+            shutil.rmtree(checkpoint)
+    newest.rename(folder / "checkpoint-6")
+    shutil.copytree(folder / "checkpoint-6", folder / "checkpoint-10")
+    return folder
+
+
+@pytest.fixture
+def owner(folder):
+    return json.loads((folder / "made_for.json").read_text())
+
+
+def test_the_newest_whole_checkpoint_is_taken(folder, owner):
+    assert find_checkpoint(folder, owner, "auto").name == "checkpoint-10"
+
+
+def cut_in_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+DAMAGE = [
+    ("model.safetensors", cut_in_half),
+    ("optimizer.pt", cut_in_half),
+    ("optimizer.pt", flip_a_byte),
+    ("rng_state.pth", os.unlink),
+    ("optimizer.pt", os.unlink),
+    ("trainer_state.json", cut_in_half),
+    ("trainer_state.json", os.unlink),
+]
+
+
+@pytest.mark.parametrize("file, damage", DAMAGE, ids=[f"{d.__name__} {f}" for f, d in DAMAGE])
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_whole_one(
+    folder, owner, capsys, file, damage
+):
+    damage(folder / "checkpoint-10" / file)
+    assert what_is_broken(folder / "checkpoint-10")
+    assert find_checkpoint(folder, owner, "auto").name == "checkpoint-6"
+    assert "passed over checkpoint-10" in capsys.readouterr().out
+    shutil.copytree(folder / "checkpoint-6", folder / "checkpoint-10")
+    damage(folder / "checkpoint-10" / file)
+    with pytest.raises(UserError, match="--resume"):
+        find_checkpoint(folder, owner, str(folder / "checkpoint-10"))
+
+
+def test_never_starts_anew(folder, owner):
+    assert find_checkpoint(folder, owner, "never") is None
+    assert [path.name for path in folder.iterdir()] == ["made_for.json"]
+
+
+def test_checkpoints_of_another_configuration_are_not_gone_on_from(folder):
+    assert find_checkpoint(folder, "another", "auto") is None
+    assert json.loads((folder / "made_for.json").read_text()) == "another"
+
+
+def test_a_named_checkpoint_is_taken_whatever_it_was_made_for(folder, tmp_path):
+    named = folder / "checkpoint-6"
+    assert find_checkpoint(tmp_path / "new", "another", str(named)) == named

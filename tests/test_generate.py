@@ -1,0 +1,131 @@
+"""What step 10 writes, prints and answers."""
+
+import json
+
+import pytest
+import torch
+
+import generate
+from load_gpt2 import read_gpt2
+from tests.conftest import shell
+from toolkit.run_directory import RunDirectory
+from toolkit.samples_page import fenced
+from toolkit.sampling import Sampling, continue_prompt, openings, prompt_ids
+from train_model import read_tuned
+from train_test_split import read_splits
+
+GREEDY = Sampling(max_new_tokens=12, temperature=0, top_p=1, top_k=0, num_samples=1)
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return RunDirectory(finished.path, seed=7, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def tuned(run):
+    return read_tuned(run)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(run):
+    return read_gpt2(run)[1]
+
+
+def greedy_by_hand(model, tokenizer, prompt, count):
+    """The likeliest token, again and again, by full forward passes without a cache."""
+    ids = tokenizer(prompt)["input_ids"]
+    new = []
+    with torch.no_grad():
+        while len(new) < count:
+            new.append(int(model(torch.tensor([ids + new])).logits[0, -1].argmax()))
+            if new[-1] == tokenizer.eos_token_id:
+                break
+    return tokenizer.decode(new, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("prompt", ["The bailiff", "Ballast, the cat, ", "é"])
+def test_greedy_takes_the_likeliest_token_each_time(tuned, tokenizer, prompt):
+    expected = greedy_by_hand(tuned, tokenizer, prompt, GREEDY.max_new_tokens)
+    assert continue_prompt(tuned, tokenizer, prompt, GREEDY, seed=1) == [expected]
+
+
+def test_the_seed_decides_the_sample(tuned, tokenizer):
+    bold = Sampling(max_new_tokens=12, temperature=1.0, top_p=1, top_k=0, num_samples=3)
+    one, same, other = (continue_prompt(tuned, tokenizer, "The", bold, seed) for seed in (1, 1, 2))
+    assert one == same != other
+    assert len(set(one)) > 1
+
+
+def test_a_prompt_beyond_the_context_keeps_its_end(tuned, tokenizer):
+    text = "one two three four " * 30
+    ids = prompt_ids(text, tokenizer, positions=64, new_tokens=12)
+    assert len(ids) == 52 and text.endswith(tokenizer.decode(ids))
+    assert continue_prompt(tuned, tokenizer, text, GREEDY, seed=1)
+
+
+def test_an_empty_prompt_starts_a_document(tuned, tokenizer):
+    assert prompt_ids("", tokenizer, 64, 12) == [tokenizer.eos_token_id]
+    assert continue_prompt(tuned, tokenizer, "", GREEDY, seed=1)
+
+
+def test_a_sample_ends_at_end_of_text(tuned, tokenizer):
+    with torch.no_grad():
+        head = tuned.lm_head.weight.clone()
+        tuned.lm_head.weight[tokenizer.eos_token_id] += 1000 * torch.sign(
+            tuned(
+                torch.tensor([tokenizer("The")["input_ids"]]), output_hidden_states=True
+            ).hidden_states[-1][0, -1]
+        )
+        try:
+            assert continue_prompt(tuned, tokenizer, "The", GREEDY, seed=1) == [""]
+        finally:
+            tuned.lm_head.weight.copy_(head)
+
+
+def test_the_default_prompts_open_documents_of_the_test_split(run, tokenizer, corpus):
+    starts = [path.read_text() for path in corpus.iterdir()]
+    prompts = openings(read_splits(run)["test"], tokenizer, count=3, words=5)
+    assert prompts and all(any(text.startswith(prompt) for text in starts) for prompt in prompts)
+
+
+def test_samples_show_both_models_on_the_same_prompts(finished, run):
+    samples = generate.read_samples(run)
+    page = (finished.path / "samples.md").read_text()
+    assert page.count("**Before training**") == page.count("**After training**") == len(samples)
+    assert all(entry["base"] != entry["tuned"] for entry in samples)
+    assert all(entry["prompt"] in page for entry in samples)
+
+
+def test_text_cannot_break_out_of_the_samples_page():
+    lines = fenced("~~~\n# heading\n~~~~")
+    assert lines[0] == "~~~~~text" and lines[-1] == "~~~~~"
+
+
+def test_prompts_from_flags_and_from_a_file(run_copy, tmp_path, capsys):
+    words = ["--run_dir", str(run_copy), "--max_new_tokens", "4"]
+    generate.main([*words, "--prompt", "The lamp", "--prompt", "The sea", "--num_samples", "2"])
+    out = capsys.readouterr().out
+    assert out.count("\nThe lamp") == out.count("\nThe sea") == 2
+    file = tmp_path / "prompts.txt"
+    file.write_text("One\n\nTwo\n")
+    generate.main([*words, "--prompts_file", str(file)])
+    record = json.loads((run_copy / "generate.json").read_text())
+    assert [entry["prompt"] for entry in record["results"]["samples"]] == ["One", "Two"]
+
+
+def test_the_interactive_prompt_answers_until_ctrl_d(run_copy):
+    before = (run_copy / "generate.json").read_bytes()
+    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
+    done = shell("generate.py", *words, stdin="The lamp\nThe sea\n")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.count("\n> ") == 3
+    assert (run_copy / "generate.json").read_bytes() == before
+
+
+def test_the_runner_goes_straight_to_the_prompt_on_a_finished_run(run_copy, all_flags):
+    words = ["--run_dir", str(run_copy), *all_flags, "--interactive"]
+    done = shell("run_pipeline.py", *words, stdin="The lamp\n")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.count("up to date") == 9
+    assert "Ctrl-D ends" in done.stdout

@@ -1,0 +1,134 @@
+"""Step 1: what it installs, where, and what it leaves alone. No test here installs anything."""
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import install_libraries
+from install_libraries import InstallOptions, release, satisfied, unmet
+from tests.conftest import PROJECT
+from toolkit.command import UserError
+
+
+@pytest.mark.parametrize(
+    "requirement, installed, met",
+    [
+        ("torch>=2.11", "2.13.0+cpu", True),
+        ("torch>=2.11", "2.9.1", False),
+        ("transformers>=5.17,<6", "5.17.0", True),
+        ("transformers>=5.17,<6", "6.0.0", False),
+        ("datasets>=4.0", "4.0.0.dev1", True),
+        ("matplotlib", "1.0", True),
+    ],
+)
+def test_ranges_are_understood(monkeypatch, requirement, installed, met):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
+    assert satisfied(requirement) is met
+
+
+def test_a_missing_library_is_unmet():
+    assert not satisfied("no-such-library>=1")
+    assert release("2.13.0+cpu") == (2, 13, 0) < release("2.13.1")
+    assert unmet(("requirements.txt", "requirements-tests.txt")) == []
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Record pip's command lines instead of running them; `missing` is what the environment lacks."""
+    calls = []
+    state = {"missing": ["torch>=2.11", "datasets>=4.0"], "fails": 0}
+
+    def run(command, **_):
+        assert command[:3] == [sys.executable, "-m", "pip"]
+        calls.append([word for word in command[3:] if not word.startswith("--disable")])
+        if state["fails"]:
+            state["fails"] -= 1
+            return subprocess.CompletedProcess(command, 1)
+        if "--index-url" not in command:
+            state["missing"] = []
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(install_libraries, "unmet", lambda lists=(): list(state["missing"]))
+    state["calls"] = calls
+    return state
+
+
+def test_our_own_environment_gets_the_tested_versions(pip, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(install_libraries.ENVIRONMENT))
+    install_libraries.install_libraries(InstallOptions())
+    constraints = str(PROJECT / "constraints.txt")
+    assert pip["calls"] == [["install", "torch>=2.11", "datasets>=4.0", "-c", constraints]]
+
+
+def test_an_active_environment_keeps_its_torch(pip, monkeypatch):
+    pip["missing"] = ["datasets>=4.0"]
+    monkeypatch.setattr(sys, "prefix", "/some/venv")
+    install_libraries.install_libraries(InstallOptions())
+    torch = f"torch=={importlib.metadata.version('torch')}"
+    assert pip["calls"] == [["install", "datasets>=4.0", torch]]
+
+
+def test_cpu_takes_torch_from_its_cpu_wheels(pip, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", "/some/venv")
+    install_libraries.install_libraries(InstallOptions(cpu=True))
+    first, second = pip["calls"]
+    assert first == ["install", "torch>=2.11", "--index-url", install_libraries.CPU_WHEELS]
+    assert second[0] == "install" and "--index-url" not in second
+
+
+def test_versions_that_cannot_be_had_are_left_to_the_ranges(pip, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "prefix", str(install_libraries.ENVIRONMENT))
+    pip["fails"] = 1
+    install_libraries.install_libraries(InstallOptions())
+    assert "-c" in pip["calls"][0] and "-c" not in pip["calls"][1]
+    assert "the tested versions cannot be had" in capsys.readouterr().out
+
+
+def test_a_failing_pip_is_one_line(pip, monkeypatch):
+    pip["fails"] = 9
+    with pytest.raises(UserError, match="pip could not install"):
+        install_libraries.install_libraries(InstallOptions())
+
+
+def test_nothing_is_installed_twice(pip):
+    pip["missing"] = []
+    install_libraries.install_libraries(InstallOptions())
+    assert pip["calls"] == []
+
+
+@pytest.mark.parametrize("file", ["train_model.py", "generate.py", "import_modules.py"])
+def test_a_step_without_libraries_says_how_to_get_them(tmp_path, file):
+    shutil.copytree(
+        PROJECT, tmp_path / "p", ignore=shutil.ignore_patterns(".*", "runs", "data", "tests")
+    )
+    bare = [sys._base_executable, "-S", "-E", file]  # -S: no site-packages, wherever this runs
+    done = subprocess.run(bare, cwd=tmp_path / "p", capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "run: python3 install_libraries.py" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_interrupted_environment_is_made_anew(tmp_path):
+    python = tmp_path / "bin/python"
+    assert not install_libraries.works(python)
+    python.parent.mkdir()
+    python.symlink_to(Path(sys.executable))
+    assert install_libraries.works(Path(sys.executable))
+
+
+def test_every_tested_version_is_in_its_range():
+    pins = dict(
+        line.split(";")[0].strip().split("==")
+        for line in (PROJECT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    assert pins["torch"] == "2.13.0"
+    for name in ("requirements.txt", "requirements-tests.txt"):
+        for line in (PROJECT / name).read_text().splitlines():
+            if line and not line.startswith("#"):
+                library = line.split(">")[0]
+                assert library in pins and importlib.metadata.version(library)
