@@ -153,9 +153,7 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
     """Return a model with random weights, and a tokenizer: the one named, or one trained for it."""
     shape = options.shape()
     if options.tokenizer:
-        folder = Path(options.tokenizer).expanduser()
-        if not folder.is_dir():
-            folder = hub.fetch_folder(options.tokenizer, weights=False, flag="--tokenizer")
+        folder = hub.find_folder(options.tokenizer, weights=False, flag="--tokenizer")
         tokenizer = gpt2.open_tokenizer(folder)
     else:
         flag = "--tokenizer_corpus"

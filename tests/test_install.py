@@ -38,7 +38,7 @@ def test_a_missing_library_is_unmet():
 
 @pytest.fixture
 def pip(monkeypatch):
-    """Record pip's command lines instead of running them; `missing` is what the environment lacks."""
+    """Record pip's command lines instead of running them. `missing`: what the environment lacks."""
     calls = []
     state = {"missing": ["torch>=2.11", "datasets>=4.0"], "fails": 0}
 

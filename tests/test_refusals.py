@@ -388,7 +388,7 @@ def test_an_unreachable_hub_answers_within_ten_seconds(finished, tmp_path, words
 
 
 def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(tmp_path):
-    code = "from toolkit.command import command\n@command\ndef main(argv): 1 / 0\nmain()"
+    code = "from toolkit.command import command\n@command\ndef main(): 1 / 0\nmain()"
     done = shell("-c", code)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
@@ -396,7 +396,7 @@ def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(tmp_path):
 def test_a_full_disk_is_the_users_to_mend(tmp_path):
     code = (
         "import errno\nfrom toolkit.command import command\n@command\n"
-        "def main(argv): raise OSError(errno.ENOSPC, 'No space left on device', 'x.arrow')\nmain()"
+        "def main(): raise OSError(errno.ENOSPC, 'No space left on device', 'x.arrow')\nmain()"
     )
     done = shell("-c", code)
     assert (done.returncode, done.stderr) == (2, "error: x.arrow: No space left on device\n")

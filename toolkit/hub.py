@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -12,7 +12,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session, validate_repo_id
 
 from toolkit.command import UserError
 
@@ -42,18 +42,22 @@ def http_errors() -> tuple[type[Exception], ...]:
 
 def is_hub_id(name: str) -> bool:
     """Tell whether a name could be a Hub id (`gpt2`, `owner/name`) rather than a path."""
-    parts = name.split("/")
-    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts)
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def cached_folder(name: str, revision: str | None = None, weights: bool = True) -> Path | None:
-    """Return the local copy of a Hub model, or None where it is absent or lacks weights."""
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
+    """Return the cached copy of a Hub model, or None where it is not all there."""
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(config, str):
         return None
-    whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
-    return folder if whole or not weights else None
+    folder = Path(config).parent
+    has_weights = not weights or any(folder.glob("*.safetensors"))
+    has_tokenizer = (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()
+    return folder if has_weights and has_tokenizer else None
 
 
 def fetch_folder(
@@ -116,16 +120,22 @@ def find_model(model: str, revision: str | None) -> tuple[Path | None, str]:
             None,
             "auto: gpt2 is not cached and the Hub does not answer, so a small one from scratch",
         )
-    path = Path(model).expanduser()
+    folder = find_folder(model, revision)
+    return folder, "from the Hub" if revision_of(folder) else "from this folder"
+
+
+def find_folder(
+    name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
+) -> Path:
+    """Return the folder that a path or a Hub id names. Raises UserError where it cannot be had."""
+    path = Path(name).expanduser()
     if path.is_dir():
         if revision:
-            raise UserError(
-                f"--model_revision {revision}: {model} is a folder; a revision needs a Hub id"
-            )
-        return path, "from this folder"
-    if path.exists() or not is_hub_id(model):
-        raise UserError(f"--model {model}: no such folder; give a folder, or a Hub id such as gpt2")
-    return fetch_folder(model, revision), "from the Hub or its cache"
+            raise UserError(f"--model_revision {revision}: {name} is a folder; it needs a Hub id")
+        return path
+    if path.exists() or not is_hub_id(name):
+        raise UserError(f"{flag} {name}: no such folder; give a folder, or a Hub id such as gpt2")
+    return fetch_folder(name, revision, weights, flag)
 
 
 def revision_of(folder: Path) -> str | None:

@@ -1,0 +1,127 @@
+"""Models and datasets from a Hub: the good path, the cache, and a Hub that fails."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from tests.conftest import shell
+from tests.hub_stub import COMMIT, HubStub
+
+WIKITEXT = "hub:Salesforce/wikitext:wikitext-2-raw-v1"
+
+
+@pytest.fixture(scope="module")
+def hub(finished, corpus, tmp_path_factory):
+    """A Hub with the tiny tuned model as `gpt2` and `owner/tiny`, and a small WikiText."""
+    folder = tmp_path_factory.mktemp("hub")
+    for name in ("gpt2", "owner/tiny"):
+        shutil.copytree(finished.path / "model", folder / "models" / name)
+    (folder / "models/owner/tiny/pytorch_model.bin").write_bytes(b"never fetched")
+    dataset = folder / "datasets/Salesforce/wikitext"
+    (dataset / "wikitext-2-raw-v1").mkdir(parents=True)
+    texts = [path.read_text().strip().replace("\n", " ") for path in sorted(corpus.iterdir())]
+    parts = {"train": texts[:24], "validation": texts[24:27], "test": texts[27:]}
+    for split, articles in parts.items():
+        rows = [
+            row
+            for n, text in enumerate(articles)
+            for row in ("", f" = Article {n} = \n", "", f" {text} \n", " = = Part = = \n", "")
+        ]
+        path = dataset / f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet"
+        parquet.write_table(pa.table({"text": rows}), path)
+    files = [{"split": s, "path": f"wikitext-2-raw-v1/{s}-*"} for s in parts]
+    card = {"configs": [{"config_name": "wikitext-2-raw-v1", "data_files": files}]}
+    (dataset / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    server = HubStub(folder)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def step(hub, finished, tmp_path):
+    """Run one step on a copy of the finished run, with this Hub and an empty cache."""
+    run = shutil.copytree(finished.path, tmp_path / "run")
+    hub.broken, hub.refuse = None, False
+
+    def call(file, *words, **environment):
+        here = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        here |= {"HF_HUB_DISABLE_XET": "1"} | environment
+        return shell(file, "--run_dir", str(run), *words, **here)
+
+    call.run = run
+    return call
+
+
+def refused(done, says):
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and says in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["owner/tiny", "auto"])
+def test_a_model_comes_from_the_hub_and_then_from_the_cache(step, hub, name):
+    done = step("load_gpt2.py", "--model", name)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    record = json.loads((step.run / "load_gpt2.json").read_text())
+    assert record["results"]["revision"] == COMMIT
+    assert not list((step.run.parent / "cache").rglob("*.bin"))
+    hub.refuse = True
+    again = step("load_gpt2.py", "--model", name)
+    assert again.returncode == 0, again.stderr
+    offline = step("load_gpt2.py", "--model", name, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0 and offline.stderr == "", offline.stderr
+
+
+def test_a_model_or_revision_that_the_hub_lacks_is_refused(step):
+    refused(step("load_gpt2.py", "--model", "owner/none"), "no such model on the Hub")
+    words = ("--model", "owner/tiny", "--model_revision", "v9")
+    refused(step("load_gpt2.py", *words), "the Hub has no revision v9 of it")
+
+
+@pytest.mark.parametrize("fault", ["broken", "refuse"])
+def test_a_hub_that_fails_is_refused_in_one_line_and_mends(step, hub, fault):
+    setattr(hub, fault, "model.safetensors" if fault == "broken" else True)
+    refused(step("load_gpt2.py", "--model", "owner/tiny"), "owner/tiny: the Hub broke off")
+    hub.broken, hub.refuse = None, False
+    assert step("load_gpt2.py", "--model", "owner/tiny").returncode == 0
+
+
+def test_wikitext_is_read_as_articles_with_its_own_splits(step, hub):
+    done = step("create_dataset.py", "--corpus", WIKITEXT)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((step.run / "create_dataset.json").read_text())["results"]["splits"]
+    assert {name: split["documents"] for name, split in results.items()} == {
+        "train": 24,
+        "validation": 3,
+        "test": 3,
+    }
+    assert step("train_test_split.py", "--block_size", "16").returncode == 0
+    splits = json.loads((step.run / "train_test_split.json").read_text())["results"]["splits"]
+    assert {name: split["documents"] for name, split in splits.items()} == {
+        "train": 24,
+        "validation": 3,
+        "test": 3,
+    }
+    hub.refuse = True
+    offline = step("create_dataset.py", "--corpus", WIKITEXT, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+
+
+def test_rows_can_be_documents_and_columns_are_checked(step):
+    done = step("create_dataset.py", "--corpus", WIKITEXT, "--rows", "document")
+    assert done.returncode == 0 and "documents dropped: empty" in done.stdout
+    done = step("create_dataset.py", "--corpus", WIKITEXT, "--text_column", "body")
+    refused(done, "--text_column body: no such column of text; there are: text")
+
+
+def test_a_dataset_that_the_hub_lacks_is_refused(step):
+    refused(step("create_dataset.py", "--corpus", "hub:no/such"), "the Hub has no such dataset")
+    done = step("create_dataset.py", "--corpus", "hub:Salesforce/wikitext:wikitext-9")
+    refused(done, "wikitext-9")
+    done = step("create_dataset.py", "--corpus", "hub:no/such", HF_HUB_OFFLINE="1")
+    refused(done, "not in the cache, and the Hub")
