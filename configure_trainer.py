@@ -27,7 +27,7 @@ from train_test_split import read_splits
 
 # What suits a pretrained model, and what a model that starts from nothing needs.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
-FROM_SCRATCH = {"num_train_epochs": 40.0, "learning_rate": 1e-3}
+FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
 
 
 @dataclass
@@ -35,7 +35,7 @@ class TrainerOptions:
     """step 6, configure_trainer"""
 
     num_train_epochs: float | None = flag(
-        None, "passes over the training blocks (default: 3; from scratch: 40)"
+        None, "passes over the training blocks (default: 3; from scratch: 8)"
     )
     max_steps: int | None = flag(None, "optimizer steps, instead of epochs")
     per_device_train_batch_size: int = flag(4, "blocks a micro-batch")

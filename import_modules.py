@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from install_libraries import unmet
 from toolkit.command import UserError, command
 from toolkit.options import Options, as_command, as_flags, build, flag, parse_flags
 from toolkit.run_directory import RunDirectory
@@ -71,6 +72,8 @@ def import_modules(options: RunOptions, run: RunDirectory) -> None:
     """Import every library, and write down versions, device and precision."""
     with run.step(__file__, options) as step:
         versions = {"python": platform.python_version()}
+        if old := unmet():
+            raise UserError(f"{', '.join(old)} is not here; run: python3 install_libraries.py")
         for name in LIBRARIES:
             try:
                 importlib.import_module(name)
@@ -87,8 +90,9 @@ def import_modules(options: RunOptions, run: RunDirectory) -> None:
             "precision": run.precision,
             "threads": torch.get_num_threads(),
         }
-        libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
-        step.summary = f"{step.measured['device']}, {run.precision}, seed {run.seed}; {libraries}"
+        step.summary = f"{step.measured['device']}, {run.precision}, seed {run.seed}"
+    for name, version in versions.items():
+        say(f"       {name:<14}{version}")
 
 
 def read_run(options: RunOptions) -> RunDirectory:

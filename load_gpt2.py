@@ -23,7 +23,7 @@ from toolkit.text_files import find_text_files, named_paths, read_text
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
 # GPT-2: 12, 12, 768, 1024, 50257.
-SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 2048}
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 4096}
 
 
 @dataclass
@@ -44,7 +44,7 @@ class LoadOptions:
         None, "from scratch: longest context in tokens (default: 256; GPT-2: 1024)"
     )
     vocab_size: int | None = flag(
-        None, "from scratch: entries of the tokenizer to train (default: 2048)"
+        None, "from scratch: entries of the tokenizer to train (default: 4096)"
     )
     tokenizer: str | None = flag(
         None, "from scratch: take this tokenizer (Hub id or folder), train none"

@@ -10,6 +10,7 @@ A step that is done and whose options, source and inputs are unchanged is not do
 if __name__ == "__main__":
     __import__("install_libraries").enter_environment(install=True)
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run_steps(chain: Chain) -> None:
     """The pipeline."""
+    say(f"[1/10] up to date: the libraries are in {sys.prefix}")
     chain(import_modules)
     model, tokenizer = chain(load_gpt2)
     documents = chain(create_dataset, tokenizer)
