@@ -19,6 +19,7 @@ import torch
 
 from install_libraries import unmet
 from toolkit.command import UserError, command
+from toolkit.console import say
 from toolkit.options import Options, as_command, as_flags, build, flag, parse_flags
 from toolkit.run_directory import RunDirectory
 
