@@ -8,7 +8,6 @@ if __name__ == "__main__":
         "install_libraries"
     ).enter_environment()  # from the shell: go on where the libraries are
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from toolkit.options import build, flag, require_above
 from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import extra_arguments
+from toolkit.training_plan import plan_training
 from train_test_split import read_splits
 
 # What suits a pretrained model, and what a model that starts from nothing needs.
@@ -94,7 +94,7 @@ def configure_trainer(
 ) -> PipelineTrainer:
     """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
-        plan = plan_training(splits, options, run)
+        plan = make_plan(splits, options, run)
         trainer = build_trainer(model, splits, options, plan, run)
         step.results = plan
         step.summary = (
@@ -113,33 +113,14 @@ def read_trainer(run: RunDirectory) -> PipelineTrainer:
     return build_trainer(read_gpt2(run)[0], read_splits(run), options, record["results"], run)
 
 
-def plan_training(
-    splits: DatasetDict, options: TrainerOptions, run: RunDirectory
-) -> dict[str, Any]:
-    """Return what training will do: steps, tokens, and every value that was left to us."""
+def make_plan(splits: DatasetDict, options: TrainerOptions, run: RunDirectory) -> dict[str, Any]:
+    """Return what training will do, with every value that the options left to us."""
     loaded = run.results("load_gpt2")
     usual = FROM_SCRATCH if loaded["from_scratch"] else FINE_TUNING
     block_size = run.results("train_test_split")["block_size"]
-    micro_batches = math.ceil(len(splits["train"]) / options.per_device_train_batch_size)
-    steps_per_epoch = math.ceil(micro_batches / options.gradient_accumulation_steps)
-    epochs = options.num_train_epochs or usual["num_train_epochs"]
-    steps = options.max_steps or math.ceil(epochs * steps_per_epoch)
-    tokens_per_step = (
-        options.per_device_train_batch_size * options.gradient_accumulation_steps * block_size
-    )
-    # Validation is to cost less than training does: a forward pass costs a third of a step.
-    affordable = steps * tokens_per_step // (2 * len(splits["validation"]) * block_size)
-    eval_steps = options.eval_steps or math.ceil(steps / min(10, max(1, affordable)))
-    return {
-        "trainable_parameters": loaded["parameters"],
-        "steps": steps,
-        "epochs": steps / steps_per_epoch,
-        "tokens_per_step": tokens_per_step,
-        "learning_rate": options.learning_rate or usual["learning_rate"],
-        "eval_steps": eval_steps,
-        "save_steps": options.save_steps or eval_steps,
-        "logging_steps": options.logging_steps or max(1, steps // 100),
-    }
+    blocks = {name: len(splits[name]) for name in ("train", "validation")}
+    steps = plan_training(vars(options), blocks, block_size, usual)
+    return {"trainable_parameters": loaded["parameters"], **steps}
 
 
 def build_trainer(

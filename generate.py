@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import DatasetDict
+from tqdm import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from import_modules import parse
@@ -82,12 +83,15 @@ def generate(
         )
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         samples = [{"prompt": prompt} for prompt in prompts]
+        progress = tqdm(desc="sampling", total=len(models) * len(samples), unit="prompt")
         for name, model in models.items():
             for number, entry in enumerate(samples):
+                progress.update()
                 seed = run.seed + number
                 entry[name] = continue_prompt(
                     model, tokenizer, entry["prompt"], options.sampling(), seed
                 )
+        progress.close()
         write_samples(samples, options.sampling(), run.seed, step.file("samples.md"))
         step.results = {"samples": samples}
         step.summary = (

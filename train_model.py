@@ -9,12 +9,10 @@ if __name__ == "__main__":
         "install_libraries"
     ).enter_environment()  # from the shell: go on where the libraries are
 
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerState
 
 from configure_trainer import read_trainer
@@ -23,9 +21,11 @@ from load_gpt2 import read_gpt2
 from toolkit import gpt2
 from toolkit.checkpoints import find_checkpoint, step_of
 from toolkit.command import Interrupted, command
+from toolkit.memory import peak_memory_bytes
 from toolkit.options import flag
 from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
+from toolkit.training_plan import tokens_after
 
 
 @dataclass
@@ -71,12 +71,12 @@ def train_model(
         plan = run.results("configure_trainer")
         step.results = {
             "steps": state.global_step,
-            "tokens": state.global_step * plan["tokens_per_step"],
+            "tokens": tokens_after(state.global_step, plan),
             "stopped_early": state.global_step < state.max_steps,
             "best_step": state.best_global_step,
             "best_validation_loss": state.best_metric,
         }
-        step.measured = measure(trainer, plan["tokens_per_step"])
+        step.measured = measure(trainer, plan)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         step.summary = (
@@ -101,17 +101,15 @@ def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
     return model.to(run.device).eval()
 
 
-def measure(trainer: PipelineTrainer, tokens_per_step: int) -> dict[str, float]:
-    """Return the speed and memory of the training loop."""
-    seconds, steps = trainer.stopwatch.seconds, trainer.stopwatch.steps
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-            1 if sys.platform == "darwin" else 1024
-        )
-    speed = round(steps * tokens_per_step / seconds) if steps > 0 else 0
-    return {"seconds": round(seconds, 3), "tokens_per_second": speed, "peak_memory_bytes": peak}
+def measure(trainer: PipelineTrainer, plan: dict[str, Any]) -> dict[str, float]:
+    """Return the speed and memory of the training loop, its first step aside."""
+    watch, last = trainer.stopwatch, trainer.state.global_step
+    tokens = tokens_after(last, plan) - tokens_after(last - watch.steps, plan)
+    return {
+        "seconds": round(watch.seconds, 3),
+        "tokens_per_second": round(tokens / watch.seconds) if watch.steps > 0 else 0,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
 
 
 @command

@@ -371,3 +371,22 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert record["measured"]["resumed_from"] >= 3
     weights = "model/model.safetensors"
     assert (run / weights).read_bytes() == (uninterrupted / weights).read_bytes()
+
+
+def test_a_run_copied_to_a_machine_without_the_corpus_still_answers(tmp_path, flags):
+    corpus, run = tmp_path / "text", tmp_path / "run"
+    shutil.copytree(flags["create_dataset.py"][1], corpus)
+    words = [w for name in STEP_FILES[:6] for w in flags[name] if name != "create_dataset.py"]
+    chain_main(*words, "--corpus", corpus, "--to_step", "7", "--run_dir", run)
+    shutil.rmtree(corpus)
+    generate.main(["--run_dir", str(run), "--prompt", "The", "--max_new_tokens", "3"])
+
+
+def test_the_tokens_trained_on_are_those_of_the_batches(finished):
+    """Counted anew from the blocks: batches of 4, the last one of an epoch ragged."""
+    blocks = json.loads((finished.path / "train_test_split.json").read_text())["results"]
+    count = blocks["splits"]["train"]["blocks"]
+    record = json.loads((finished.path / "train_model.json").read_text())["results"]
+    batches = [min(4, count - start) for start in range(0, count, 4)]
+    rounds = batches * (record["steps"] // len(batches) + 1)
+    assert record["tokens"] == sum(rounds[: record["steps"]]) * blocks["block_size"]

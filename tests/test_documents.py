@@ -154,3 +154,23 @@ def test_a_corpus_keeps_its_own_splits(own):
         else:
             assert len(parts[name]) == 2
     assert sum(map(len, parts["train"])) == 20 - 2 * (2 - len(own))
+
+
+@given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 5), st.integers(0, 60))
+def test_the_plan_counts_tokens_as_the_batches_do(blocks, micro_batch, accumulation, steps):
+    from toolkit.training_plan import plan_training, tokens_after
+
+    asked = {
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "max_steps": steps or 1,
+    }
+    names = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps", "learning_rate")
+    asked |= dict.fromkeys(names)
+    usual = {"num_train_epochs": 1.0, "learning_rate": 1.0}
+    plan = plan_training(asked, {"train": blocks, "validation": 1}, 16, usual)
+    batch = micro_batch * accumulation
+    epoch = [min(batch, blocks - start) for start in range(0, blocks, batch)]
+    assert plan["steps_per_epoch"] == len(epoch)
+    rounds = epoch * (steps // len(epoch) + 1)
+    assert tokens_after(steps, plan) == sum(rounds[:steps]) * 16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from configure_trainer import TrainerOptions, build_trainer, plan_training
+from configure_trainer import TrainerOptions, build_trainer, make_plan
 from create_dataset import collate
 from load_gpt2 import read_gpt2
 from toolkit.run_directory import RunDirectory
@@ -47,7 +47,7 @@ def trainer_for(run, tmp_path, **options):
     splits = read_splits(run)
     options = TrainerOptions(learning_rate=1e-9, logging_steps=1, **options)
     elsewhere = RunDirectory(tmp_path, seed=7, device="cpu", precision="fp32")
-    trainer = build_trainer(model, splits, options, plan_training(splits, options, run), elsewhere)
+    trainer = build_trainer(model, splits, options, make_plan(splits, options, run), elsewhere)
     return trainer, model, splits
 
 
@@ -150,7 +150,7 @@ def test_validating_more_often_does_not_change_the_weights(run, tmp_path):
         splits = read_splits(run)
         options = TrainerOptions(max_steps=4, eval_steps=eval_steps, learning_rate=1e-3)
         elsewhere = RunDirectory(tmp_path / str(eval_steps), 7, "cpu", "fp32")
-        plan = plan_training(splits, options, run)
+        plan = make_plan(splits, options, run)
         build_trainer(model, splits, options, plan, elsewhere).train()
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
@@ -163,7 +163,7 @@ def test_early_stopping_stops_and_keeps_the_best(run, tmp_path):
         max_steps=40, eval_steps=1, learning_rate=0.5, warmup_steps=0, early_stopping_patience=2
     )
     elsewhere = RunDirectory(tmp_path, 7, "cpu", "fp32")
-    trainer = build_trainer(model, splits, options, plan_training(splits, options, run), elsewhere)
+    trainer = build_trainer(model, splits, options, make_plan(splits, options, run), elsewhere)
     trainer.train()
     losses = [e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e]
     best = losses.index(min(losses))

@@ -34,6 +34,9 @@ STEPS = (
 )
 
 
+UNREADABLE = "unreadable"
+
+
 class ReadsFiles(Protocol):
     """Options that name files or folders outside the run directory: their content counts too."""
 
@@ -94,9 +97,8 @@ class Records:
         for name, known in record["after"].items():
             if self.record_hash(name) != known:
                 return f"is stale ({name} has run again since)"
-        if record["inputs"] != self.digest_files(
-            [Path(p) for p in record["measured"]["files_read"]]
-        ):
+        inputs = self.digest_files([Path(path) for path in record["measured"]["files_read"]])
+        if inputs not in (record["inputs"], UNREADABLE):  # files that are gone cannot have changed
             return "is stale (its input files changed since)"
         for name, known in record["results"].get("artifacts", {}).items():
             if not (self.path / name).exists() or size_of(self.path / name) != known["bytes"]:
@@ -139,5 +141,5 @@ class Records:
             if key not in self._digests:
                 self._digests[key] = sha256_of(files)
         except OSError:
-            return "unreadable"
+            return UNREADABLE
         return self._digests[key]
