@@ -127,5 +127,5 @@ def test_the_runner_goes_straight_to_the_prompt_on_a_finished_run(run_copy, all_
     words = ["--run_dir", str(run_copy), *all_flags, "--interactive"]
     done = shell("run_pipeline.py", *words, stdin="The lamp\n")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.count("up to date") == 9
+    assert done.stdout.count("up to date") == 10
     assert "Ctrl-D ends" in done.stdout
