@@ -146,6 +146,7 @@ def build_trainer(
         "greater_is_better": False,
         "per_device_eval_batch_size": options.per_device_train_batch_size,
         "dataloader_pin_memory": run.device == "cuda",
+        "remove_unused_columns": False,  # the collator reads what the model does not
     }
     same = (
         "per_device_train_batch_size",
@@ -164,6 +165,7 @@ def build_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         history_path=run.path / "log_history.jsonl",
+        precision=run.precision,
         patience=options.early_stopping_patience,
     )
 

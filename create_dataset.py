@@ -8,8 +8,8 @@ if __name__ == "__main__":
         "install_libraries"
     ).enter_environment()  # from the shell: go on where the libraries are
 
+import codecs
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,17 +22,14 @@ from transformers import PreTrainedTokenizerFast
 from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.command import UserError, command
-from toolkit.documents import (
-    cut_articles,
-    cut_texts,
-    looks_like_wikitext,
-    save_splits,
-    tokenize_documents,
-)
-from toolkit.hub_datasets import PREFIX, load_hub_dataset, text_column
-from toolkit.options import flag
+from toolkit.corpus import Document, Reading, read_corpus
+from toolkit.corpus_files import named_paths
+from toolkit.corpus_tables import Columns
+from toolkit.documents import sample_documents
+from toolkit.hub_datasets import PREFIX
+from toolkit.options import flag, require_above
 from toolkit.run_directory import RunDirectory
-from toolkit.text_files import find_text_files, named_paths, read_text
+from toolkit.tokenized_documents import save_splits, tokenize_documents
 
 
 @dataclass
@@ -40,48 +37,79 @@ class DatasetOptions:
     """step 4, create_dataset"""
 
     corpus: list[str] = flag(
-        ["data/keepers_log"], "text files, folders, globs, or one hub:NAME or hub:NAME:CONFIG"
+        ["data/keepers_log"],
+        "files (txt md jsonl json csv tsv parquet arrow, also .gz .zst .xz), folders, globs, "
+        "a saved dataset, or hub:NAME[:CONFIG]",
+    )
+    text_column: str | None = flag(
+        None, "tables: the column of text (default: text, or the only one of strings)"
+    )
+    prompt_column: str | None = flag(None, "tables: learn to answer this column ...")
+    completion_column: str | None = flag(None, "... with this one; only it is trained on")
+    completion_separator: str = flag(r"\nTL;DR: ", "what the model sees between the two")
+    rows: Literal["auto", "document", "line"] = flag(
+        "auto", "a row is a document, or a line of WikiText's articles; auto knows WikiText"
     )
     document_separator: str | None = flag(
         None,
-        r"text between two documents, \n for a line end (default: with several files each is a "
-        "document; in one file, blank-line paragraphs are grouped)",
+        r"text files: what stands between documents, \n for a line end (default: with several "
+        "files each is a document; in one file, blank-line paragraphs are grouped)",
     )
-    text_column: str | None = flag(
-        None, "hub: the column of text (default: text, or the only one of strings)"
+    encoding: str = flag("utf-8", "of text, CSV and JSON files; a byte-order mark is dropped")
+    sample_fraction: float | None = flag(
+        None, "keep this share of the documents, drawn by the seed, before tokenizing"
     )
-    rows: Literal["auto", "document", "line"] = flag(
-        "auto", "hub: a row is a document, or a line of WikiText's articles; auto knows WikiText"
-    )
+    max_documents: int | None = flag(None, "keep at most this many documents a split")
 
     def __post_init__(self) -> None:
         if not self.corpus or not all(self.corpus):
             raise ValueError("--corpus must name at least one file, folder, glob or hub:NAME")
-        from_hub = [name for name in self.corpus if name.startswith(PREFIX)]
-        if from_hub and len(self.corpus) > 1:
+        if len(self.corpus) > 1 and any(name.startswith(PREFIX) for name in self.corpus):
             raise ValueError(f"--corpus takes one Hub dataset alone, got {' '.join(self.corpus)}")
-        if not from_hub and (self.text_column or self.rows != "auto"):
-            raise ValueError("--text_column and --rows are for hub:NAME corpora")
-        if from_hub and self.document_separator:
-            raise ValueError("--document_separator is for text files, not for hub:NAME corpora")
+        if (self.prompt_column is None) != (self.completion_column is None):
+            raise ValueError("--prompt_column and --completion_column go together: give both")
+        if self.prompt_column and self.text_column:
+            raise ValueError("--text_column cannot go with --prompt_column")
         if self.document_separator == "":
             raise ValueError("--document_separator must not be empty")
+        if self.document_separator and self.corpus[0].startswith(PREFIX):
+            raise ValueError("--document_separator is for text files, not for hub:NAME corpora")
+        if self.sample_fraction is not None and not 0 < self.sample_fraction <= 1:
+            raise ValueError(
+                f"--sample_fraction must lie above 0 and up to 1, got {self.sample_fraction}"
+            )
+        require_above(self, 0, "max_documents")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
 
     def files_read(self) -> list[Path]:
         return [] if self.corpus[0].startswith(PREFIX) else named_paths(self.corpus)
+
+    def reading(self) -> Reading:
+        separator = self.document_separator and self.document_separator.replace("\\n", "\n")
+        columns = Columns(self.text_column, self.prompt_column, self.completion_column)
+        return Reading(columns, self.rows, separator, self.encoding)
 
 
 def create_dataset(
     tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, run: RunDirectory
 ) -> DatasetDict:
-    """Return the documents as token ids: one column, `input_ids`, a list a document, each ending in
-    end-of-text. One split, `train`, or the corpus's own splits."""
+    """Return the documents as token ids, each ending in end-of-text: see `tokenize_documents`.
+
+    One split, `train`, or the corpus's own splits.
+    """
     with (
         run.step(__file__, options, after="load_gpt2") as step,
-        tempfile.TemporaryDirectory() as work,
+        tempfile.TemporaryDirectory(dir=run.path, prefix=".tokenizing-") as work,
     ):
         documents, accounts = {}, {}
-        for name, texts in read_corpus(options).items():
+        for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
+            texts = sample_documents(
+                texts, options.sample_fraction, options.max_documents, run.seed
+            )
+            texts = (with_separator(document, options) for document in texts)
             path = Path(work) / f"{name}.arrow"
             documents[name], accounts[name] = tokenize_documents(texts, tokenizer, path, name)
             if not documents[name].num_rows:
@@ -89,17 +117,8 @@ def create_dataset(
                     f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"
                 )
         save_splits(documents, step.folder("documents"))
-        step.results = {"splits": accounts}
-        total = {
-            key: sum(account[key] for account in accounts.values()) for key in accounts["train"]
-        }
-        dropped = total["empty_documents_dropped"]
-        step.summary = (
-            f"{total['documents']:,} documents, {total['tokens']:,} tokens "
-            f"from {' '.join(options.corpus)}"
-            + (f", splits of its own: {', '.join(documents)}" if len(documents) > 1 else "")
-            + (f" ({dropped:,} documents dropped: empty)" if dropped else "")
-        )
+        step.results = {"splits": accounts, "completions": options.prompt_column is not None}
+        step.summary = summarize(accounts, options)
     return read_documents(run)
 
 
@@ -111,35 +130,40 @@ def read_documents(run: RunDirectory) -> DatasetDict:
 def collate(blocks: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     """Return a batch: `input_ids` and `labels`, both int64 of shape (batch, block_size).
 
-    The labels are the inputs, end-of-text included: the model shifts them by one itself.
+    The labels are the inputs, end-of-text included: the model shifts them by one itself. Of a
+    prompt/completion example the prompt and the padding are masked (-100).
     """
     tokens = torch.from_numpy(np.stack([block["input_ids"] for block in blocks]).astype(np.int64))
-    return {"input_ids": tokens, "labels": tokens.clone()}
+    labels = tokens.clone()
+    for row, block in zip(labels, blocks, strict=True):
+        if "length" in block:
+            row[: int(block["prompt_tokens"])] = -100
+            row[int(block["length"]) :] = -100
+    return {"input_ids": tokens, "labels": labels}
 
 
-def read_corpus(options: DatasetOptions) -> dict[str, Iterable[str]]:
-    """Return the texts of the documents, by split."""
-    if not options.corpus[0].startswith(PREFIX):
-        texts = [
-            read_text(path, "--corpus") for path in find_text_files(options.corpus, "--corpus")
-        ]
-        separator = options.document_separator
-        return {"train": cut_texts(texts, separator and separator.replace("\\n", "\n"))}
-    dataset = load_hub_dataset(options.corpus[0], "--corpus")
-    if "train" not in dataset:
-        raise UserError(
-            f"--corpus {options.corpus[0]}: has no train split, only {', '.join(dataset)}"
-        )
-    column = text_column(dataset, options.text_column, "--text_column")
-    corpus = {}
-    for name in ("train", "validation", "test"):
-        if name in dataset:
-            rows = dataset[name][column]
-            as_lines = options.rows == "line" or (
-                options.rows == "auto" and looks_like_wikitext(rows[:20])
-            )
-            corpus[name] = cut_articles(rows) if as_lines else (row or "" for row in rows)
-    return corpus
+def with_separator(document: Document, options: DatasetOptions) -> Document:
+    """Put the separator between prompt and completion; a plain text stays as it is.
+
+    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
+    """
+    if document.completion is None or not document.completion.strip():
+        return document
+    separator = options.completion_separator.replace("\\n", "\n")
+    prompt = document.text + separator
+    spaces = prompt[len(prompt.rstrip(" ")) :]
+    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
+
+
+def summarize(accounts: dict[str, dict[str, int]], options: DatasetOptions) -> str:
+    total = {key: sum(account[key] for account in accounts.values()) for key in accounts["train"]}
+    own = f", splits of its own: {', '.join(accounts)}" if len(accounts) > 1 else ""
+    dropped = total["empty_documents_dropped"]
+    note = f" ({dropped:,} documents dropped: empty)" if dropped else ""
+    return (
+        f"{total['documents']:,} documents, {total['tokens']:,} tokens "
+        f"from {' '.join(options.corpus)}{own}{note}"
+    )
 
 
 @command

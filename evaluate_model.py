@@ -14,6 +14,7 @@ from typing import Any
 from datasets import DatasetDict
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from create_dataset import collate
 from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.command import command
@@ -41,7 +42,7 @@ def evaluate_model(
     """Return the test metrics of `base` (unless turned off) and `tuned`; see `as_metrics`."""
     with run.step(__file__, options, after=("train_test_split", "train_model")) as step:
         test = splits["test"]
-        text = count_text(test, tokenizer)
+        text = count_text(test, tokenizer, collate)
         context = {
             "block_size": len(test[0]["input_ids"]),
             "stride": None,
@@ -50,7 +51,7 @@ def evaluate_model(
         models = {"base": None, "tuned": tuned} if options.evaluate_base else {"tuned": tuned}
         for name, model in models.items():
             model = model or read_gpt2(run)[0].to(run.device).eval()
-            sums = score_blocks(model, test, run.precision, name)
+            sums = score_blocks(model, test, collate, run.precision, f"evaluating {name}")
             step.results[name] = {**as_metrics(sums, text), "context": context}
         step.summary = summarize(step.results)
         metrics = dict(step.results)

@@ -19,11 +19,11 @@ from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.command import UserError, command
 from toolkit.console import say
+from toolkit.corpus_files import read_text
 from toolkit.options import flag, require_above
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import write_samples
 from toolkit.sampling import Sampling, continue_prompt, openings
-from toolkit.text_files import read_text
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -94,9 +94,7 @@ def generate(
         progress.close()
         write_samples(samples, options.sampling(), run.seed, step.file("samples.md"))
         step.results = {"samples": samples}
-        step.summary = (
-            f"{len(samples)} prompts continued before and after training: {run.path / 'samples.md'}"
-        )
+        step.summary = f"{len(samples)} prompt{'s' * (len(samples) != 1)} continued before and after training: {run.path / 'samples.md'}"
     return samples
 
 

@@ -17,9 +17,9 @@ from import_modules import parse
 from toolkit import gpt2, hub
 from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
 from toolkit.command import command
+from toolkit.corpus_files import find_files, named_paths, read_text
 from toolkit.options import flag, require_above
 from toolkit.run_directory import RunDirectory
-from toolkit.text_files import find_text_files, named_paths, read_text
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
 # GPT-2: 12, 12, 768, 1024, 50257.
@@ -157,7 +157,7 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
         tokenizer = gpt2.open_tokenizer(folder)
     else:
         flag = "--tokenizer_corpus"
-        files = find_text_files(options.tokenizer_corpus or ["data/keepers_log"], flag)
+        files = find_files(options.tokenizer_corpus or ["data/keepers_log"], flag)
         texts = (read_text(file, flag) for file in files)
         tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
     end = tokenizer.eos_token_id

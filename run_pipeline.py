@@ -142,8 +142,9 @@ def conclude(plot: Any, metrics: dict[str, Any], samples: list[dict], run: RunDi
     """Print where the plot is, what training changed, and one sample."""
     say(f"\nplot      {plot}")
     say(f"result    {summarize(metrics)}")
-    say(f"before    {one_line(samples[0]['prompt'] + samples[0]['base'][0])}")
-    say(f"after     {one_line(samples[0]['prompt'] + samples[0]['tuned'][0])}")
+    prompt = samples[0]["prompt"] if len(samples[0]["prompt"]) < 80 else samples[0]["prompt"][-60:]
+    say(f"before    {one_line(prompt + samples[0]['base'][0])}")
+    say(f"after     {one_line(prompt + samples[0]['tuned'][0])}")
     say(f"model     {run.path / 'model'}  (more samples: {run.path / 'samples.md'})")
 
 

@@ -8,7 +8,10 @@ if __name__ == "__main__":
         "install_libraries"
     ).enter_environment()  # from the shell: go on where the libraries are
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, load_from_disk
@@ -16,10 +19,12 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from create_dataset import read_documents
 from import_modules import parse
 from toolkit.command import UserError, command
-from toolkit.documents import save_splits, token_ids
+from toolkit.leakage import leak
 from toolkit.options import flag, require_above
-from toolkit.packing import choose_block_size, hold_out, pack
+from toolkit.packing import Selection, choose_block_size, pack, pad_examples
 from toolkit.run_directory import RunDirectory
+from toolkit.splitting import split_documents
+from toolkit.tokenized_documents import save_splits
 
 
 @dataclass
@@ -53,22 +58,24 @@ def train_test_split(
     """Return train, validation and test: `input_ids` of shape (blocks, block_size), token ids.
 
     A corpus's own validation and test splits are used as they are; what is missing is cut from
-    train.
+    train. A copy of a held-out document is dropped from train.
     """
-    with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
-        parts = split_documents(documents, options, run.seed)
-        tokens = {name: sum(map(len, part)) for name, part in parts.items()}
-        size = block_size_for(tokens, options, run.results("load_gpt2")["n_positions"])
-        splits = {name: pack(part, size) for name, part in parts.items()}
+    with (
+        run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step,
+        tempfile.TemporaryDirectory(dir=run.path, prefix=".packing-") as work,
+    ):
+        fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
+        parts, copied = split_documents(documents, fractions, run.seed)
+        if run.results("create_dataset")["completions"]:
+            splits, accounts = make_examples(documents, parts, options, run)
+        else:
+            splits, accounts = make_blocks(parts, options, run, Path(work))
         save_splits(splits, step.folder("splits"))
-        step.results = {"block_size": size, "splits": account_for_tokens(parts, splits, size)}
-        counts = {name: len(split) for name, split in splits.items()}
-        left = sum(account["tokens_left_over"] for account in step.results["splits"].values())
-        step.summary = (
-            f"{counts['train']:,} training blocks of {size} tokens, "
-            f"{counts['validation']:,} for validation, {counts['test']:,} for the test "
-            f"({left:,} tokens left over)"
-        )
+        size = len(splits["test"][0]["input_ids"])
+        share = leak(parts["train"], parts["test"])
+        step.results = {"block_size": size, "splits": accounts, "copies": copied}
+        step.results["test_13_token_windows_in_train"] = share
+        step.summary = summarize(step.results)
     return read_splits(run)
 
 
@@ -77,22 +84,53 @@ def read_splits(run: RunDirectory) -> DatasetDict:
     return load_from_disk(run.finished("train_test_split") / "splits").with_format("numpy")
 
 
-def split_documents(
-    documents: DatasetDict, options: SplitOptions, seed: int
-) -> dict[str, list[np.ndarray]]:
-    """Return the documents of train, validation and test, each a list of arrays of token ids."""
-    own = {name: token_ids(split) for name, split in documents.items()}
-    fractions = [
-        0.0 if name in own else getattr(options, f"{name}_fraction")
-        for name in ("validation", "test")
-    ]
-    try:
-        cut = hold_out(own["train"], *fractions, seed)
-    except ValueError as error:
-        raise UserError(
-            f"--corpus: {error}; cut it finer with --document_separator, or give more"
-        ) from None
-    return {name: own[name] if name in own and name != "train" else cut[name] for name in cut}
+def make_blocks(
+    parts: dict[str, Selection], options: SplitOptions, run: RunDirectory, work: Path
+) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
+    """Return packed blocks and where every token went: read = in blocks + left over, per split."""
+    tokens = {name: part.tokens() for name, part in parts.items()}
+    size = block_size_for(tokens, options, run.results("load_gpt2")["n_positions"])
+    splits = {name: pack(part, size, work / f"{name}.arrow") for name, part in parts.items()}
+    accounts = {}
+    for name, part in parts.items():
+        kept = len(splits[name]) * size
+        accounts[name] = {
+            "documents": len(part),
+            "blocks": len(splits[name]),
+            "tokens_read": tokens[name],
+            "tokens_in_blocks": kept,
+            "tokens_left_over": tokens[name] - kept,
+        }
+    return splits, accounts
+
+
+def make_examples(
+    documents: DatasetDict, parts: dict[str, Selection], options: SplitOptions, run: RunDirectory
+) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
+    """Return prompt/completion examples, one a row, and where every token went, per split."""
+    longest = run.results("load_gpt2")["n_positions"]
+    needed = max(len(example) for part in parts.values() for example in part)
+    size = options.block_size or min(longest, -(-needed // 8) * 8)
+    if size > longest:
+        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")
+    splits, accounts = {}, {}
+    for name, part in parts.items():
+        source = documents[name if name in documents else "train"].with_format("numpy")
+        starts = np.asarray(source["prompt_tokens"])[part.order]
+        end = int(part.documents[0][-1])
+        splits[name], dropped = pad_examples(part, starts, size, padding=end)
+        if not len(splits[name]):
+            raise UserError(f"--block_size {size}: every {name} example is longer than that")
+        kept = int(np.sum(splits[name]["length"]))
+        accounts[name] = {
+            "documents": len(part),
+            "blocks": len(splits[name]),
+            "tokens_read": part.tokens(),
+            "tokens_in_blocks": kept,
+            "tokens_left_over": 0,
+            **dropped,
+        }
+    return splits, accounts
 
 
 def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) -> int:
@@ -110,21 +148,24 @@ def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) 
     return size
 
 
-def account_for_tokens(
-    parts: dict[str, list[np.ndarray]], splits: dict[str, Dataset], size: int
-) -> dict[str, dict[str, int]]:
-    """Return where each token went: tokens_read = tokens_in_blocks + tokens_left_over, by split."""
-    accounts = {}
-    for name, part in parts.items():
-        read, kept = sum(map(len, part)), len(splits[name]) * size
-        accounts[name] = {
-            "documents": len(part),
-            "blocks": len(splits[name]),
-            "tokens_read": read,
-            "tokens_in_blocks": kept,
-            "tokens_left_over": read - kept,
-        }
-    return accounts
+def summarize(results: dict[str, Any]) -> str:
+    counts = {name: account["blocks"] for name, account in results["splits"].items()}
+    notes = []
+    for key, what in (
+        ("tokens_left_over", "tokens left over"),
+        ("examples_dropped_too_long", "examples dropped: longer than a block"),
+    ):
+        if total := sum(account.get(key, 0) for account in results["splits"].values()):
+            notes.append(f"{total:,} {what}")
+    if dropped := sum(account["documents_dropped"] for account in results["copies"].values()):
+        notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
+    if (share := results["test_13_token_windows_in_train"]) is not None:
+        notes.append(f"{share:.1%} of test 13-token windows also in train")
+    return (
+        f"{counts['train']:,} training blocks of {results['block_size']} tokens, "
+        f"{counts['validation']:,} for validation, {counts['test']:,} for the test "
+        f"({'; '.join(notes)})"
+    )
 
 
 @command

@@ -1,102 +1,253 @@
 """From texts to documents to splits and blocks: nothing leaks, nothing is lost."""
 
-import collections
+import gzip
+import json
+import lzma
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
+import zstandard
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import create_dataset
+import train_test_split
 from load_gpt2 import read_gpt2
-from toolkit.documents import cut_articles, cut_texts, group_paragraphs, token_ids
-from toolkit.packing import choose_block_size, hold_out, pack
+from toolkit.corpus import Document, Reading, read_corpus
+from toolkit.corpus_tables import Columns
+from toolkit.documents import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
+from toolkit.leakage import leak
+from toolkit.packing import Selection, choose_block_size, cut_tail, hold_out, pack
 from toolkit.run_directory import RunDirectory
+from toolkit.splitting import split_documents
+from toolkit.tokenized_documents import TokenColumn, encode, pieces_of, tokenize_documents
 from train_test_split import read_splits
 
 WIKITEXT = """ = First = \n \n Text of the first . \n \n = = Early life = = \n \n More = of it .
  \n = Second = \n \n 1 = 1 \n = Not a heading , no blank line above = \n \n"""
 
 
-def test_several_files_are_a_document_each():
-    assert cut_texts(["one\n\nstill one\n", "two\n"], None) == ["one\n\nstill one", "two"]
+def documents_of(*names, separator=None, rows="auto", encoding="utf-8", **columns):
+    """The train documents of a corpus, as texts."""
+    reading = Reading(Columns(**columns), rows, separator, encoding)
+    return [
+        d.text for d in read_corpus([str(name) for name in names], reading, "--corpus")["train"]
+    ]
 
 
-def test_a_separator_cuts_documents():
-    assert cut_texts(["a\n---\nb\n---\nc"], "\n---\n") == ["a", "b", "c"]
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
 
 
-def test_one_file_is_cut_between_grouped_paragraphs_and_loses_nothing():
+# From files to documents
+
+
+def test_several_files_are_a_document_each(write):
+    files = write("a.txt", "one\n\nstill one\n"), write("b.md", "two\n")
+    assert documents_of(*files) == ["one\n\nstill one", "two"]
+    assert documents_of(files[0].parent) == ["one\n\nstill one", "two"]
+    assert documents_of(f"{files[0].parent}/*.txt", files[1]) == ["one\n\nstill one", "two"]
+
+
+def test_a_separator_cuts_documents(write):
+    assert documents_of(write("x.txt", "a\n---\nb\n---\nc"), separator="\n---\n") == ["a", "b", "c"]
+
+
+@given(st.text(alphabet="ab-\n", max_size=60), st.lists(st.integers(0, 60), max_size=5))
+def test_where_the_pieces_of_a_text_end_does_not_matter(text, cuts):
+    cuts = sorted(min(cut, len(text)) for cut in cuts)
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert list(cut_at(pieces, "--")) == [part.strip("\n") for part in text.split("--")]
+    assert "".join(lines_of(pieces)) == text
+    assert list(cut_paragraphs(pieces)) == list(cut_paragraphs([text]))
+
+
+def test_one_file_is_cut_between_grouped_paragraphs_and_loses_nothing(write):
     text = "\n\n".join(f"Paragraph {n}. " + "word " * 60 for n in range(120))
-    documents = cut_texts([text], None)
+    documents = documents_of(write("x.txt", text))
     assert 10 <= len(documents) < 120
     assert all(len(document) < 2700 for document in documents)
     assert "\n\n".join(documents) == text
 
 
-def test_one_unbroken_text_stays_one_document():
+def test_one_unbroken_text_stays_one_document(write):
     text = "word " * 5000
-    assert cut_texts([text], None) == [text]
-    assert cut_texts(["one paragraph\n\nand another"], None) == ["one paragraph\n\nand another"]
+    assert documents_of(write("x.txt", text)) == [text]
+    assert documents_of(write("y.txt", "one paragraph\n\nand another")) == [
+        "one paragraph\n\nand another"
+    ]
 
 
-def test_wikitext_is_cut_at_top_level_headings_only():
+def test_wikitext_is_cut_at_top_level_headings_only(write):
     articles = list(cut_articles(WIKITEXT.splitlines(keepends=True)))
     assert [article.split("\n")[0] for article in articles] == [" = First = ", " = Second = "]
     assert "".join(articles) == WIKITEXT
-    assert cut_texts([WIKITEXT], None) == articles
-
-
-def test_wikitext_rows_without_line_ends_are_the_same_articles():
-    rows = WIKITEXT.splitlines()
-    assert list(cut_articles(rows)) == list(cut_articles(WIKITEXT.splitlines(keepends=True)))
+    assert documents_of(write("x.txt", WIKITEXT)) == articles
+    rows = "".join(json.dumps({"text": line}) + "\n" for line in WIKITEXT.splitlines())
+    assert documents_of(write("x.jsonl", rows)) == articles
 
 
 @given(st.text(alphabet="ab \n", max_size=400))
 def test_grouping_paragraphs_keeps_every_word_in_order(text):
-    assert " ".join(group_paragraphs(text)).split() == text.split()
+    assert " ".join(cut_paragraphs([text])).split() == text.split()
 
 
-documents_strategy = st.lists(st.integers(1, 60), min_size=3, max_size=40).map(
-    lambda lengths: [np.full(n, number, np.uint16) for number, n in enumerate(lengths)]
+ROWS = [{"text": f"row {n}, with a comma", "n": n} for n in range(600)]
+TEXTS = [row["text"] for row in ROWS]
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+CSV = "text,n\n" + "".join(f'"{row["text"]}",{row["n"]}\n' for row in ROWS)
+TABLES = {
+    "x.jsonl": JSONL,
+    "x.json": json.dumps(ROWS).encode(),
+    "x.csv": CSV.encode(),
+    "x.tsv": "text\tn\n" + "".join(f"{row['text']}\t{row['n']}\n" for row in ROWS),
+    "x.jsonl.gz": gzip.compress(JSONL),
+    "x.jsonl.xz": lzma.compress(JSONL),
+    "x.jsonl.zst": zstandard.compress(JSONL),
+    "x.csv.gz": gzip.compress(CSV.encode()),
+    "bom.csv": "\ufeff".encode() + CSV.encode(),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_format_gives_the_same_documents(write, name):
+    assert documents_of(write(name, TABLES[name])) == TEXTS
+
+
+def test_parquet_arrow_and_saved_datasets_give_the_same_documents(tmp_path):
+    table = pa.Table.from_pylist(ROWS)
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    Dataset(table).save_to_disk(tmp_path / "saved")
+    DatasetDict({"train": Dataset(table), "test": Dataset(table)}).save_to_disk(tmp_path / "both")
+    for name in ("x.parquet", "x.arrow", "saved", "both"):
+        assert documents_of(tmp_path / name) == TEXTS
+    reading = Reading(Columns(), "auto", None, "utf-8")
+    assert set(read_corpus([str(tmp_path / "both")], reading, "--corpus")) == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    "suffix, pack_up",
+    [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.compress)],
 )
+def test_compressed_text_is_read(write, suffix, pack_up):
+    assert documents_of(write(f"x.txt{suffix}", pack_up(b"a--b")), separator="--") == ["a", "b"]
 
 
-@given(documents_strategy, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.integers(0, 99))
-def test_no_document_is_in_two_splits_and_every_one_is_in_one(documents, validation, test, seed):
-    try:
-        parts = hold_out(documents, validation, test, seed)
-    except ValueError:
-        held_out = [max(1, round(len(documents) * share)) for share in (validation, test)]
-        assert sum(held_out) >= len(documents)
-        return
-    where = collections.Counter()
-    for part in parts.values():
-        assert part
-        where.update({int(document[0]) for document in part})
-    assert where == collections.Counter(range(len(documents)))
+def test_encodings_byte_order_marks_and_line_ends(write):
+    text = "Café\r\nnaïve\rend"
+    expected = ["Café\nnaïve\nend"]
+    assert documents_of(write("a.txt", "\ufeff" + text)) == expected
+    assert documents_of(write("b.txt", text.encode("latin-1")), encoding="latin-1") == expected
+    assert documents_of(write("c.txt", text.encode("utf-16")), encoding="utf-16") == expected
+    rows = "text\nCafé\n".encode("latin-1")
+    assert documents_of(write("d.csv", rows), encoding="latin-1") == ["Café"]
 
 
-@given(documents_strategy, st.integers(2, 50))
+def test_columns_are_chosen_or_found(write):
+    file = write("x.jsonl", '{"id": 1, "body": "a", "title": "t"}\n')
+    assert documents_of(file, text="body") == ["a"]
+    assert documents_of(write("y.jsonl", '{"id": 1, "body": "a"}\n')) == ["a"]
+    assert documents_of(write("z.jsonl", '{"text": "a", "body": "b"}\n')) == ["a"]
+    assert documents_of(write("n.jsonl", '{"text": "a"}\n{"text": null}\n')) == ["a", ""]
+
+
+@given(st.floats(0.01, 1), st.integers(1, 300), st.integers(0, 9))
+def test_a_sample_is_seeded_in_order_and_bounded(fraction, most, seed):
+    kept = list(sample_documents(range(300), fraction, most, seed))
+    assert kept == list(sample_documents(range(300), fraction, most, seed)) == sorted(kept)
+    assert len(kept) <= most
+    whole = list(sample_documents(range(300), fraction, None, seed))
+    assert kept == whole[:most]
+
+
+# From documents to token ids
+
+
+@pytest.fixture(scope="module")
+def tokenizer(finished):
+    return read_gpt2(RunDirectory(finished.path, 7, "cpu", "fp32"))[1]
+
+
+@given(text=st.text(alphabet="ab, \n\t.'é\u00a0", max_size=300))
 @settings(deadline=None)
-def test_every_token_is_in_a_block_or_in_the_remainder(documents, block_size):
-    blocks = pack(documents, block_size)
+def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
+    from unittest.mock import patch
+
+    whole = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    with patch("toolkit.tokenized_documents.PIECE_CHARACTERS", 7):
+        pieces = pieces_of(text, tokenizer)
+        assert "".join(pieces) == text
+        (ids,), _ = encode([Document("x", text)], tokenizer)
+    assert ids.tolist() == [*whole, tokenizer.eos_token_id]
+
+
+def test_the_account_of_tokenizing_adds_up(tokenizer, tmp_path):
+    texts = ["one", "", "two words", " \n", "three"]
+    documents = [Document(str(n), text) for n, text in enumerate(texts)]
+    dataset, account = tokenize_documents(documents, tokenizer, tmp_path / "x", "train")
+    ids = TokenColumn(dataset)
+    assert account["documents"] == len(ids) == 3 and account["empty_documents_dropped"] == 2
+    assert account["tokens"] == sum(map(len, ids)) == ids.lengths().sum()
+    assert tokenizer.decode(ids[1]) == "two words<|endoftext|>"
+    assert dataset["name"][:] == ["0", "2", "4"]
+    assert dataset.features["input_ids"].feature.dtype == "uint16"
+
+
+# From token ids to splits and blocks
+
+lengths_strategy = st.lists(st.integers(1, 60), min_size=3, max_size=40)
+
+
+@given(lengths_strategy, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.integers(0, 99))
+def test_no_document_is_in_two_splits_and_every_one_is_in_one(lengths, validation, test, seed):
+    try:
+        parts = hold_out(len(lengths), validation, test, seed)
+    except ValueError:
+        held_out = [max(1, round(len(lengths) * share)) for share in (validation, test)]
+        assert sum(held_out) >= len(lengths)
+        return
+    assert all(len(part) for part in parts.values())
+    everywhere = [int(number) for part in parts.values() for number in part]
+    assert sorted(everywhere) == list(range(len(lengths)))
+
+
+@given(lengths_strategy, st.integers(2, 50), st.integers(1, 200))
+@settings(deadline=None)
+def test_every_token_is_in_a_block_or_in_the_remainder(lengths, block_size, at_once):
+    import tempfile
+    from pathlib import Path
+    from unittest.mock import patch
+
+    documents = [np.arange(n, dtype=np.uint16) for n in lengths]
+    with tempfile.TemporaryDirectory() as folder, patch("toolkit.packing.TOKENS_AT_ONCE", at_once):
+        blocks = pack(Selection(documents), block_size, Path(folder) / "x")
+        kept = [token for row in blocks["input_ids"] for token in row]
     read = np.concatenate(documents)
-    kept = [token for row in blocks["input_ids"] for token in row]
     assert kept == read[: len(kept)].tolist()
     assert 0 <= len(read) - len(kept) < block_size
-    assert len(kept) == len(blocks) * block_size
 
 
 def test_the_same_seed_holds_out_the_same_documents_and_another_seed_others():
-    documents = [np.array([n]) for n in range(50)]
-    same = [hold_out(documents, 0.1, 0.1, seed=1)["test"] for _ in range(2)]
-    assert same[0] == same[1] != hold_out(documents, 0.1, 0.1, seed=2)["test"]
+    one, same, other = (hold_out(50, 0.1, 0.1, seed)["test"].tolist() for seed in (1, 1, 2))
+    assert one == same != other
 
 
 def test_the_tail_of_one_document_is_held_out():
-    parts = hold_out([np.arange(100)], 0.1, 0.2, seed=0)
-    assert [len(parts[name][0]) for name in ("train", "validation", "test")] == [70, 10, 20]
-    assert parts["test"][0].tolist() == list(range(80, 100))
+    parts = cut_tail(np.arange(100), 0.1, 0.2)
+    assert [part.tokens() for part in parts.values()] == [70, 10, 20]
+    assert next(iter(parts["test"])).tolist() == list(range(80, 100))
 
 
 def test_the_automatic_block_size_is_the_largest_the_splits_can_fill():
@@ -108,11 +259,8 @@ def test_the_automatic_block_size_is_the_largest_the_splits_can_fill():
 
 def test_in_a_real_run_documents_end_with_end_of_text_and_no_split_shares_one(finished):
     run = RunDirectory(finished.path, 7, "cpu", "fp32")
-    from create_dataset import read_documents
-
-    tokenizer = read_gpt2(run)[1]
-    end = tokenizer.eos_token_id
-    documents = token_ids(read_documents(run)["train"])
+    end = read_gpt2(run)[1].eos_token_id
+    documents = TokenColumn(create_dataset.read_documents(run)["train"])
     assert all(ids[-1] == end and end not in ids[:-1] for ids in documents)
     whole = {tuple(ids) for ids in documents}
     seen = {}
@@ -139,21 +287,89 @@ def test_a_real_run_accounts_for_every_token(finished):
     assert sum(account["tokens_read"] for account in accounts.values()) == read
 
 
+TENTHS = {"validation": 0.1, "test": 0.1}
+
+
+def tokenized(*documents):
+    """Documents of one token each; equal numbers are copies of each other."""
+    return Dataset.from_dict(
+        {
+            "name": [str(n) for n in range(len(documents))],
+            "content": np.array(documents, np.uint64),
+            "input_ids": [[n] for n in documents],
+            "prompt_tokens": [0] * len(documents),
+        }
+    )
+
+
+def tokens_in(part):
+    return [int(ids[0]) for ids in part]
+
+
 @pytest.mark.parametrize("own", [("test",), ("validation",), ("validation", "test")])
 def test_a_corpus_keeps_its_own_splits(own):
-    from datasets import Dataset, DatasetDict
-
-    from train_test_split import SplitOptions, split_documents
-
-    documents = {name: Dataset.from_dict({"input_ids": [[9, 9], [8]]}) for name in own}
-    documents["train"] = Dataset.from_dict({"input_ids": [[n] for n in range(20)]})
-    parts = split_documents(DatasetDict(documents), SplitOptions(), seed=0)
+    documents = {name: tokenized(90, 91) for name in own} | {"train": tokenized(*range(20))}
+    if len(own) == 2:
+        documents["validation"] = tokenized(92, 93)
+    parts, copied = split_documents(DatasetDict(documents), TENTHS, seed=0)
+    assert not copied
     for name in ("validation", "test"):
         if name in own:
-            assert [ids.tolist() for ids in parts[name]] == [[9, 9], [8]]
+            assert tokens_in(parts[name]) == documents[name]["content"][:]
         else:
             assert len(parts[name]) == 2
-    assert sum(map(len, parts["train"])) == 20 - 2 * (2 - len(own))
+    assert len(parts["train"]) == 20 - 2 * (2 - len(own))
+
+
+@given(st.lists(st.integers(0, 12), min_size=12, max_size=60), st.integers(0, 9))
+@settings(deadline=None)
+def test_copies_never_sit_on_both_sides(contents, seed):
+    from toolkit.command import UserError
+
+    try:
+        parts, copied = split_documents(DatasetDict(train=tokenized(*contents)), TENTHS, seed)
+    except UserError:
+        return
+    sides = {name: set(tokens_in(part)) for name, part in parts.items()}
+    assert not sides["train"] & (sides["validation"] | sides["test"])
+    assert not sides["validation"] & sides["test"]
+    dropped = sum(account["documents_dropped"] for account in copied.values())
+    assert sum(map(len, parts.values())) + dropped == len(contents)
+
+
+def test_copies_differ_at_most_in_space_and_case_and_are_named(finished, tmp_path, corpus):
+    run_path = tmp_path / "run"
+    import import_modules
+    import load_gpt2
+
+    files = sorted(corpus.iterdir())
+    rows = [{"text": path.read_text()} for path in files] * 2
+    for row in rows[: len(files)]:
+        row["text"] = "  " + row["text"].upper().replace(" ", "\n")
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    here = ["--run_dir", str(run_path)]
+    import_modules.main([*here, "--device", "cpu"])
+    load_gpt2.main([*here, "--model", str(finished.path / "model")])
+    create_dataset.main([*here, "--corpus", str(tmp_path / "x.jsonl")])
+    train_test_split.main([*here, "--block_size", "16"])
+    copied = RunDirectory(run_path).results("train_test_split")["copies"]["train"]
+    assert copied["documents_dropped"] > 0
+    assert all(name.startswith("x.jsonl:") for name in copied["names"])
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), max_size=40), max_size=4),
+    st.lists(st.lists(st.integers(0, 2), max_size=40), max_size=4),
+)
+@settings(deadline=None)
+def test_the_leak_is_the_share_of_test_windows_found_in_train(train, test):
+    def windows(documents):
+        return [tuple(d[i : i + 13]) for d in documents for i in range(len(d) - 12)]
+
+    known, wanted = set(windows(train)), windows(test)
+    expected = sum(window in known for window in wanted) / len(wanted) if wanted else None
+    arrays = [[np.array(d, np.uint16) for d in side] for side in (train, test)]
+    assert leak(*arrays) == pytest.approx(expected) if wanted else leak(*arrays) is None
 
 
 @given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 5), st.integers(0, 60))

@@ -116,7 +116,7 @@ def test_rows_can_be_documents_and_columns_are_checked(step):
     done = step("create_dataset.py", "--corpus", WIKITEXT, "--rows", "document")
     assert done.returncode == 0 and "documents dropped: empty" in done.stdout
     done = step("create_dataset.py", "--corpus", WIKITEXT, "--text_column", "body")
-    refused(done, "--text_column body: no such column of text; there are: text")
+    refused(done, "--text_column body: no such column; there are: text")
 
 
 def test_a_dataset_that_the_hub_lacks_is_refused(step):

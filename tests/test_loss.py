@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configure_trainer import TrainerOptions, build_trainer, make_plan
-from create_dataset import collate
+from create_dataset import collate, read_documents
 from load_gpt2 import read_gpt2
 from toolkit.run_directory import RunDirectory
 from toolkit.scoring import as_metrics, count_text, score_blocks
@@ -89,7 +89,7 @@ def test_the_reported_test_metrics_agree_with_a_float64_loop(run, finished):
     test = read_splits(run)["test"]
     for name, model in (("base", read_gpt2(run)[0]), ("tuned", read_tuned(run))):
         assert metrics[name]["loss"] == pytest.approx(plain_loss(model, test), abs=2e-2)  # bf16
-        exact = score_blocks(model, test, "fp32", name)
+        exact = score_blocks(model, test, collate, "fp32", name)
         loss = exact["nats"] / exact["tokens"]
         assert loss == pytest.approx(plain_loss(model, test), abs=1e-5)
         assert exact["tokens"] == sum(len(block["input_ids"]) - 1 for block in test)
@@ -104,7 +104,7 @@ def test_accuracy_is_the_share_of_first_choices(run):
             ids = torch.from_numpy(block["input_ids"].astype(np.int64))
             right += int((model(ids[None]).logits[0, :-1].argmax(-1) == ids[1:]).sum())
             total += len(ids) - 1
-    assert score_blocks(model, test, "fp32", "base")["correct"] == right and total
+    assert score_blocks(model, test, collate, "fp32", "base")["correct"] == right and total
 
 
 def test_the_metrics_follow_their_definitions():
@@ -124,7 +124,7 @@ def test_bytes_and_words_are_those_of_the_predicted_text(run):
         text = tokenizer.decode(block["input_ids"][1:]).replace("<|endoftext|>", " ")
         expected_bytes += len(text.replace(" " * 2, " ").encode())
         expected_words += len(text.split())
-    counted = count_text(test, tokenizer)
+    counted = count_text(test, tokenizer, collate)
     assert counted["words"] == expected_words
     ends = sum(int((block["input_ids"][1:] == tokenizer.eos_token_id).sum()) for block in test)
     text = "".join(
@@ -170,3 +170,98 @@ def test_early_stopping_stops_and_keeps_the_best(run, tmp_path):
     assert len(losses) == best + 3 < 40
     assert trainer.state.best_global_step == best + 1
     assert (tmp_path / "checkpoints" / f"checkpoint-{best + 1}").is_dir()
+
+
+# Prompt and completion
+
+
+@pytest.fixture(scope="module")
+def answers(finished, tmp_path_factory):
+    """A run directory with examples of a prompt and a completion, split but not trained."""
+    import create_dataset
+    import import_modules
+    import load_gpt2
+    import train_test_split
+
+    folder = tmp_path_factory.mktemp("answers")
+    rows = [
+        {
+            "question": f"Which is number {n}? " + "So? " * (n % 5),
+            "answer": f"It is {n}. " * (n % 4 + 1),
+        }
+        for n in range(60)
+    ]
+    rows.append({"question": "too long " * 40, "answer": "dropped"})
+    rows.append({"question": "unanswered", "answer": " "})
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    here = ["--run_dir", str(folder / "run")]
+    import_modules.main([*here, "--device", "cpu", "--precision", "fp32"])
+    load_gpt2.main([*here, "--model", str(finished.path / "model")])
+    columns = ["--prompt_column", "question", "--completion_column", "answer"]
+    create_dataset.main([*here, "--corpus", str(folder / "x.jsonl"), *columns])
+    train_test_split.main(here)
+    return RunDirectory(folder / "run", seed=42, device="cpu", precision="fp32")
+
+
+def learned(block, tokenizer):
+    labels = collate([block])["labels"][0]
+    return tokenizer.decode(labels[labels != -100])
+
+
+def test_only_the_completion_and_its_end_are_learned(answers):
+    tokenizer = read_gpt2(answers)[1]
+    for split in read_splits(answers).values():
+        for block in split:
+            text = tokenizer.decode(block["input_ids"][: int(block["length"])])
+            prompt, _, answer = text.partition("\nTL;DR:")
+            assert prompt.startswith("Which is number")
+            assert learned(block, tokenizer) == answer
+            assert answer.startswith(" It is") and answer.endswith("<|endoftext|>")
+
+
+def test_long_examples_are_dropped_whole_and_every_token_is_accounted_for(answers):
+    results = answers.results("train_test_split")
+    accounts = results["splits"].values()
+    tokens = read_documents(answers)["train"]["input_ids"]
+    too_long = [len(ids) for ids in tokens if len(ids) > results["block_size"]]
+    assert sum(account["examples_dropped_too_long"] for account in accounts) == len(too_long) > 1
+    assert sum(account["tokens_dropped_too_long"] for account in accounts) == sum(too_long)
+    for account in accounts:
+        parts = account["tokens_in_blocks"] + account["tokens_dropped_too_long"]
+        assert account["tokens_read"] == parts + account["tokens_left_over"]
+    created = answers.results("create_dataset")["splits"]["train"]
+    assert created["empty_documents_dropped"] == 1 and created["documents"] == 61
+    assert sum(account["tokens_read"] for account in accounts) == created["tokens"]
+
+
+@pytest.mark.parametrize("micro_batch, accumulation", [(4, 1), (2, 3)])
+def test_masked_losses_are_means_over_the_learned_tokens(
+    answers, tmp_path, micro_batch, accumulation
+):
+    trainer, model, splits = trainer_for(
+        answers,
+        tmp_path,
+        max_steps=1,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+    )
+
+    def plain(blocks):
+        reference = read_gpt2(answers)[0].double().eval()
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for block in blocks:
+                ids = torch.from_numpy(block["input_ids"].astype(np.int64))
+                chances = reference(ids[None]).logits[0].log_softmax(-1)
+                for place in range(int(block["prompt_tokens"]), int(block["length"])):
+                    total -= chances[place - 1, ids[place]].item()
+                    count += 1
+        return total / count
+
+    expected = plain(splits["validation"])
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
+    seen, collator = [], trainer.data_collator
+    trainer.data_collator = lambda blocks: seen.extend(blocks) or collator(blocks)
+    trainer.train()
+    logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert logged == pytest.approx(plain(seen[: micro_batch * accumulation]), abs=1e-5)

@@ -1,7 +1,9 @@
 """Every flag refuses bad values; every bad input ends with exit code 2, one line, nothing lost."""
 
 import dataclasses
+import gzip
 import json
+import lzma
 import os
 import shutil
 import time
@@ -72,7 +74,7 @@ BAD_VALUES = [
     ("load_gpt2", "--from_scratch --tokenizer_corpus none.txt", "--tokenizer_corpus none.txt: no"),
     ("create_dataset", "--corpus none.txt", "--corpus none.txt: no such file or folder"),
     ("create_dataset", "--corpus nothing-*.txt", "--corpus nothing-*.txt: no such file"),
-    ("create_dataset", "--corpus {tmp}", "holds no .txt or .md file"),
+    ("create_dataset", "--corpus {tmp}", "holds no file that can be read"),
     (
         "create_dataset",
         "--corpus hub:no/such",
@@ -82,7 +84,15 @@ BAD_VALUES = [
     ("create_dataset", "--corpus", "--corpus"),
     ("create_dataset", "--document_separator=", "--document_separator must not be empty"),
     ("create_dataset", "--document_separator x --corpus hub:a", "--document_separator is for text"),
-    ("create_dataset", "--text_column x", "--text_column and --rows are for hub:NAME corpora"),
+    ("create_dataset", "--text_column a --prompt_column b --completion_column c", "--text_column"),
+    ("create_dataset", "--prompt_column a", "--prompt_column and --completion_column go together"),
+    ("create_dataset", "--completion_column a", "--prompt_column and --completion_column go"),
+    ("create_dataset", "--prompt_column a --completion_column b", "plain text has no columns"),
+    ("create_dataset", "--completion_separator", "--completion_separator"),
+    ("create_dataset", "--encoding klingon", "--encoding klingon: Python knows no such encoding"),
+    ("create_dataset", "--sample_fraction 0", "--sample_fraction must lie above 0 and up to 1"),
+    ("create_dataset", "--sample_fraction 1e-9", "holds no text"),
+    ("create_dataset", "--max_documents 0", "--max_documents must be above 0, got 0"),
     ("create_dataset", "--rows sentence", "--rows: must be one of auto, document, line"),
     (
         "train_test_split",
@@ -230,8 +240,8 @@ CORPORA = [
     ("empty", b"", "holds no text, only white space"),
     ("white", b" \n\t \n\n", "holds no text, only white space"),
     ("binary", b"GIF89a\x00\x01\x02", "is no text (a zero byte at offset 6)"),
-    ("latin1", b"caf\xe9 society\n", "byte 0xe9 at offset 3 is not UTF-8"),
-    ("cut", "naïve€".encode()[:-1], "at offset 6 is not UTF-8"),
+    ("latin1", b"caf\xe9 society\n", "byte 0xe9 at offset 3 is not utf-8"),
+    ("cut", "naïve€".encode()[:-1], "at offset 6 is not utf-8"),
 ]
 
 
@@ -244,11 +254,122 @@ def test_a_corpus_that_is_no_text_is_refused(run_copy, tmp_path, refusal, name, 
     evaluate_model.read_splits(RunDirectory(run_copy))  # what was there still holds
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet", "x.txt.gz", "x.pdf"])
-def test_formats_that_are_not_read_are_refused_by_name(finished, tmp_path, refusal, name):
-    (tmp_path / name).write_text("text")
-    error = refusal(create_dataset.main, "--run_dir", finished.path, "--corpus", tmp_path / name)
-    assert "files are not read; give plain text" in error
+ROW = b'{"text": "A row of words."}\n'
+TABLE_FAULTS = [
+    # file, content, flags, what the refusal says
+    ("x.pdf", b"%PDF", "", ".pdf is not read; convert it to text"),
+    ("x.docx", b"PK", "", ".docx is not read; convert it to text"),
+    ("x.jsonl", b"", "", "x.jsonl"),
+    ("x.jsonl", b'{"text": "cut', "", "x.jsonl: cannot be read as .jsonl"),
+    ("x.jsonl", ROW + b"not json\n", "", "x.jsonl: cannot be read as .jsonl"),
+    (
+        "x.jsonl",
+        b'{"text": {"deep": "er"}}\n',
+        "--text_column text",
+        "--text_column text holds struct",
+    ),
+    (
+        "x.jsonl",
+        b'{"text": ["a", "list"]}\n',
+        "--text_column text",
+        "--text_column text holds list",
+    ),
+    ("x.jsonl", b'{"text": 5}\n', "--text_column text", "--text_column text holds int64, not text"),
+    (
+        "x.jsonl",
+        b'{"a": "x", "b": "y"}\n',
+        "",
+        "say with --text_column which column is the text: a, b",
+    ),
+    ("x.jsonl", b'{"n": 1}\n', "", "say with --text_column which column is the text: n"),
+    ("x.jsonl", ROW, "--text_column body", "--text_column body: no such column; there are: text"),
+    (
+        "x.jsonl",
+        ROW,
+        "--prompt_column text --completion_column y",
+        "--completion_column y: no such",
+    ),
+    ("x.jsonl", b'{"text": null}\n' * 3, "--text_column text", "holds no text, only white space"),
+    ("x.jsonl", b'{"text": " "}\n{"text": ""}\n', "", "holds no text, only white space"),
+    ("x.jsonl", '{"text": "café"}\n'.encode("latin-1"), "", "x.jsonl"),
+    ("x.json", b"[]", "", "x.json"),
+    ("x.json", b"[1, 2]", "", "x.json"),
+    ("x.json", b"{", "", "x.json: cannot be read as .json"),
+    ("x.csv", b"", "", "x.csv"),
+    ("x.csv", b"text,n\na,1\nb,2,3,4\n", "", "x.csv: cannot be read as .csv"),
+    ("x.csv", b"a,b\nx,y\n", "", "say with --text_column which column is the text: a, b"),
+    ("x.csv", b"text\n1\n2\n", "--text_column text", "--text_column text holds int64, not text"),
+    ("x.csv", "text\ncafé\n".encode("latin-1"), "", "is not utf-8; name the file's encoding"),
+    ("x.tsv", b'text\tn\n"open\t1\n', "", "x.tsv: cannot be read as .tsv"),
+    ("x.parquet", b"no parquet", "", "x.parquet: cannot be read as .parquet"),
+    ("x.parquet", b"", "", "x.parquet"),
+    ("x.arrow", b"no arrow", "", "x.arrow: cannot be read as .arrow"),
+    ("x.txt.gz", b"no gzip", "", "x.txt.gz: "),
+    ("x.txt.gz", gzip.compress(b"words " * 9999)[:-20], "", "x.txt.gz: is cut short or damaged"),
+    ("x.txt.xz", lzma.compress(b"words " * 9999)[:-20], "", "x.txt.xz: is cut short or damaged"),
+    ("x.txt.zst", b"no zstd", "", "x.txt.zst: is cut short or damaged"),
+    ("x.jsonl.gz", gzip.compress(ROW * 999)[:-20], "", "x.jsonl.gz: cannot be read as .jsonl"),
+    ("x.txt.gz", gzip.compress(b"\x00\x01"), "", "x.txt.gz: is no text (a zero byte at offset 0)"),
+    ("x.txt", b"a" * 2_000_000 + b"\xff", "", "byte 0xff at offset 2,000,000 is not utf-8"),
+    ("x.txt", b"a" * ((1 << 20) - 1) + "é".encode()[:1], "", "at offset 1,048,575 is not utf-8"),
+    ("x.txt", b"caf\xe9", "--encoding ascii", "is not ascii"),
+    ("x.txt", b"text", "--prompt_column a --completion_column b", "plain text has no columns"),
+    ("x", b"\x7fELF\x00", "", "is no text (a zero byte at offset 4)"),
+    ("x.txt", b"---\n---\n", "--document_separator=---", "holds no text, only white space"),
+    ("x/dataset_info.json", b"{}", "", "is no whole saved dataset"),
+    ("x/notes.log", b"{}", "", "holds no file that can be read"),
+]
+
+
+@pytest.mark.parametrize(
+    "name, content, more, says",
+    TABLE_FAULTS,
+    ids=[f"{n}: {s[:40]}" for n, _, _, s in TABLE_FAULTS],
+)
+def test_a_file_that_cannot_be_a_corpus_is_refused_by_name(
+    finished, tmp_path, refusal, name, content, more, says
+):
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    corpus = tmp_path / name.split("/")[0]
+    words = ["--run_dir", finished.path, "--corpus", corpus, *more.split()]
+    error = refusal(create_dataset.main, *words)
+    assert says in error and corpus.name in error
+    assert {path for path in finished.path.rglob("*") if ".lock" not in path.name} == set(before)
+
+
+def test_a_cut_parquet_file_is_refused(finished, tmp_path, refusal):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.table({"text": ["some words"] * 9999}), path)
+    os.truncate(path, path.stat().st_size // 2)
+    error = refusal(create_dataset.main, "--run_dir", finished.path, "--corpus", path)
+    assert "x.parquet: cannot be read as .parquet" in error
+
+
+def test_folders_that_loop_are_read_once(finished, run_copy, tmp_path):
+    folder = tmp_path / "loop"
+    folder.mkdir()
+    (folder / "again").symlink_to(folder)
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text("Some words.")
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(folder)])
+    results = RunDirectory(run_copy).results("create_dataset")
+    assert results["splits"]["train"]["documents"] == 2
+
+
+def test_an_example_longer_than_every_block_is_refused(run_copy, tmp_path, refusal):
+    rows = [{"q": "why " * 30, "a": "because " * 30}] * 2
+    rows += [{"q": f"why {n} " * 30, "a": f"because {n} " * 30} for n in range(9)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--prompt_column", "q", "--completion_column", "a"]
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(tmp_path / "x.jsonl"), *words])
+    error = refusal(train_test_split.main, "--run_dir", run_copy)
+    assert "example is longer than that" in error
 
 
 def test_an_unreadable_file_is_refused(finished, tmp_path, refusal):

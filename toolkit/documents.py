@@ -1,56 +1,64 @@
-"""Cut texts into documents, and turn documents into token ids.
-
-A document is the unit that must not be split between train and test. Every document ends with the
-end-of-text token, which is trained on like any other.
-"""
+"""Cut texts into documents: the unit that must not be split between train and test."""
 
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
-from datasets.table import MemoryMappedTable
-from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
 GROUP_CHARACTERS = 2000  # blank-line paragraphs are grouped up to about this length
 FEWEST_GROUPS = 10  # fewer make one document, of which step 5 holds out the tail
-TOKENIZE_AT_ONCE = 512  # documents
 TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Title = `
 
 
-def cut_texts(texts: list[str], separator: str | None) -> list[str]:
-    """Return documents of text files: by the separator, else a file each, else grouped paragraphs.
+def cut_at(pieces: Iterable[str], separator: str) -> Iterator[str]:
+    """Yield what stands between separators in a text that comes in pieces."""
+    held = ""
+    for piece in pieces:
+        *whole, held = (held + piece).split(separator)
+        yield from (document.strip("\n") for document in whole)
+    yield held.strip("\n")
 
-    One text without enough paragraphs stays one document.
+
+def cut_paragraphs(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield blank-line paragraphs joined to groups of about GROUP_CHARACTERS.
+
+    A text with fewer than FEWEST_GROUPS groups is one document.
     """
-    if separator:
-        return [part.strip("\n") for text in texts for part in text.split(separator)]
-    if any(looks_like_wikitext(text.splitlines()) for text in texts):
-        return [
-            article for text in texts for article in cut_articles(text.splitlines(keepends=True))
-        ]
-    if len(texts) > 1:
-        return [text.strip("\n") for text in texts]
-    groups = group_paragraphs(texts[0])
-    return groups if len(groups) >= FEWEST_GROUPS else [texts[0].strip("\n")]
+    groups = group_paragraphs(lines_of(pieces))
+    first = list(itertools.islice(groups, FEWEST_GROUPS))
+    if len(first) < FEWEST_GROUPS:
+        yield "\n\n".join(first)
+    else:
+        yield from itertools.chain(first, groups)
 
 
-def group_paragraphs(text: str) -> list[str]:
-    """Return neighbouring blank-line paragraphs joined to groups of about GROUP_CHARACTERS."""
-    groups, group, length = [], [], 0
-    for paragraph in re.split(r"\n\s*\n", text):
-        paragraph = paragraph.strip("\n")
+def group_paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    group, length = [], 0
+    for paragraph in paragraphs_of(lines):
         if group and length + len(paragraph) > GROUP_CHARACTERS:
-            groups.append("\n\n".join(group))
+            yield "\n\n".join(group)
             group, length = [], 0
-        if paragraph.strip():
-            group.append(paragraph)
-            length += len(paragraph)
-    return [*groups, "\n\n".join(group)] if group else groups
+        group.append(paragraph)
+        length += len(paragraph)
+    if group:
+        yield "\n\n".join(group)
+
+
+def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
+    for blank, run in itertools.groupby(lines, key=lambda line: not line.strip()):
+        if not blank:
+            yield "".join(run).strip("\n")
+
+
+def lines_of(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines, with their ends, of a text that comes in pieces."""
+    held = ""
+    for piece in pieces:
+        *whole, held = (held + piece).split("\n")
+        yield from (line + "\n" for line in whole)
+    if held:
+        yield held
 
 
 def looks_like_wikitext(lines: Iterable[str]) -> bool:
@@ -59,7 +67,7 @@ def looks_like_wikitext(lines: Iterable[str]) -> bool:
 
 
 def cut_articles(lines: Iterable[str]) -> Iterator[str]:
-    """Yield articles of WikiText lines: each starts at a top-level heading between blank lines."""
+    """Yield articles of WikiText lines: each starts at a top-level heading between blanks."""
     article: list[str] = []
     before_is_blank = True
     lines = iter(lines)
@@ -77,60 +85,10 @@ def cut_articles(lines: Iterable[str]) -> Iterator[str]:
         yield "".join(article)
 
 
-def tokenize_documents(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, path: Path, label: str
-) -> tuple[Dataset, dict[str, int]]:
-    """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
-
-    The Dataset has one column, `input_ids`: a list a document, uint16 where the vocabulary fits.
-    The account counts documents, tokens (end-of-text included), characters, and empty documents
-    dropped.
-    """
-    kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.uint32()
-    schema = pa.schema({"input_ids": pa.list_(kind)})
-    account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
-    encode = tokenizer.backend_tokenizer.encode_batch_fast
-    progress = tqdm(desc=f"tokenizing {label}", unit=" documents", unit_scale=True)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        for batch in batches_of(documents, TOKENIZE_AT_ONCE):
-            texts = [text for text in batch if text.strip()]
-            ids = [
-                [*e.ids, tokenizer.eos_token_id] for e in encode(texts, add_special_tokens=False)
-            ]
-            column = pa.array(ids, pa.list_(kind))
-            writer.write_batch(pa.record_batch([column], schema=schema))
-            account["documents"] += len(texts)
-            account["tokens"] += sum(map(len, ids))
-            account["characters"] += sum(map(len, texts))
-            account["empty_documents_dropped"] += len(batch) - len(texts)
-            progress.update(len(batch))
-    progress.close()
-    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=label), account
-
-
-def batches_of(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch
-
-
-def token_ids(documents: Dataset) -> list[np.ndarray]:
-    """Return one array of token ids a document, without copying: views of the Arrow buffers."""
-    column = documents.with_format("arrow")[:]["input_ids"]
-    arrays = []
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
-        arrays += [values[start:stop] for start, stop in itertools.pairwise(offsets)]
-    return arrays
-
-
-def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
-    """Save splits so that `load_from_disk` reads them.
-
-    Quick, so without the library's progress bars.
-    """
-    disable_progress_bars()
-    try:
-        DatasetDict(splits).save_to_disk(folder)
-    finally:
-        enable_progress_bars()
+def sample_documents(
+    documents: Iterable, fraction: float | None, most: int | None, seed: int
+) -> Iterator:
+    """Yield each document with probability `fraction`, and at most `most` of them."""
+    chance = np.random.default_rng(seed)
+    kept = documents if fraction is None else (d for d in documents if chance.random() < fraction)
+    return itertools.islice(kept, most)

@@ -10,7 +10,7 @@ from toolkit.hub import http_errors, hub_answers
 PREFIX = "hub:"
 
 
-def load_hub_dataset(name: str, flag: str) -> datasets.DatasetDict:
+def load_hub_dataset(name: str, flag: str) -> dict[str, datasets.Dataset]:
     """Return the dataset's own splits. Raises UserError with what the Hub said.
 
     Without the Hub, a copy in the local cache is taken.
@@ -20,42 +20,19 @@ def load_hub_dataset(name: str, flag: str) -> datasets.DatasetDict:
     if not answers:  # else the library retries for most of a minute
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
-        return datasets.DatasetDict(datasets.load_dataset(repository, config or None))
+        return dict(datasets.load_dataset(repository, config or None))
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError):
         raise UserError(f"{flag} {name}: the Hub has no such dataset") from None
     except (ConnectionError, FileNotFoundError) as error:
         if answers:
-            raise UserError(
-                f"{flag} {name}: the Hub broke off ({one_line(error)}); run it again"
-            ) from None
+            reason = one_line(error)
+            raise UserError(f"{flag} {name}: the Hub broke off ({reason}); run it again") from None
         raise UserError(
-            f"{flag} {name}: not in the cache, and the Hub ({constants.ENDPOINT}) does not answer; "
-            "check the network, or give text files"
+            f"{flag} {name}: not in the cache, and the Hub ({constants.ENDPOINT}) "
+            "does not answer; check the network, or give files"
         ) from None
     except (ValueError, OSError, HfHubHTTPError, RuntimeError, *http_errors()) as error:
         raise UserError(f"{flag} {name}: cannot be loaded ({one_line(error)})") from None
-
-
-def text_column(dataset: datasets.DatasetDict, asked: str | None, flag: str) -> str:
-    """Return the text's column: the one asked for, else `text`, else the only one of strings."""
-    features = next(iter(dataset.values())).features
-    strings = [
-        n
-        for n, kind in features.items()
-        if getattr(kind, "dtype", None) in ("string", "large_string")
-    ]
-    if asked is None and "text" in strings:
-        return "text"
-    if asked is None and len(strings) == 1:
-        return strings[0]
-    if asked in strings:
-        return asked
-    what = (
-        f"{flag} {asked}: no such column of text"
-        if asked
-        else f"{flag} must say which column holds the text"
-    )
-    raise UserError(f"{what}; there are: {', '.join(strings) or 'none'}")
 
 
 def one_line(error: Exception) -> str:

@@ -89,13 +89,19 @@ def as_generation_config(sampling: Sampling, end_of_text: int) -> GenerationConf
 def openings(
     blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int, words: int
 ) -> list[str]:
-    """Return the first words of up to `count` documents in the blocks."""
+    """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
     found = []
     for block in blocks:
+        if "length" in block:
+            prompt = block["input_ids"][: int(block["prompt_tokens"])]
+            found += [tokenizer.decode(prompt)] if len(found) < count else []
+            continue
         starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
         for start in starts:
-            text = tokenizer.decode(block["input_ids"][start : start + 4 * words])
-            opening = text.split("\n")[0].split(" ")[:words]
-            if len(opening) == words and len(found) < count and all(opening):
-                found.append(" ".join(opening))
+            text = tokenizer.decode(block["input_ids"][start : start + 4 * words]).lstrip()
+            line, end, _ = text.partition("\n")
+            opening = line.split(" ")[:words]
+            whole = end or len(line.split(" ")) > words  # else the last word may be cut
+            if whole and line.strip() and len(found) < count:
+                found.append(" ".join(opening).rstrip())
     return found or [""]

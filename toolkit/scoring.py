@@ -1,6 +1,7 @@
 """Score a model on blocks of tokens: every figure over the whole split, in constant memory."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,31 +12,36 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from toolkit.precision import autocast
 
+Collate = Callable[[list[dict[str, np.ndarray]]], dict[str, torch.Tensor]]
 BLOCKS_AT_ONCE = 4
 ROWS_AT_ONCE = 1024  # positions whose logits, one per vocabulary entry, exist at the same time
 
 
 @torch.inference_mode()
 def score_blocks(
-    model: GPT2LMHeadModel, blocks: Dataset, precision: str, label: str
+    model: GPT2LMHeadModel, blocks: Dataset, collate: Collate, precision: str, label: str
 ) -> dict[str, Any]:
     """Return sums over all predicted tokens of the blocks: `nats`, `correct`, `tokens`.
 
     Each block is scored alone: its first token is context only, each later one is predicted from
-    all before it in the block. Losses are taken in float32 from the logits and summed in float64.
+    all before it in the block; tokens whose label is masked are not counted. Losses are taken in
+    float32 from the logits and summed in float64.
     """
     nats = torch.zeros((), dtype=torch.float64)
     correct = tokens = 0
     starts = range(0, len(blocks), BLOCKS_AT_ONCE)
-    for start in tqdm(starts, desc=f"evaluating {label}", unit="batch"):
-        rows = np.stack(blocks[start : start + BLOCKS_AT_ONCE]["input_ids"]).astype(np.int64)
-        ids = torch.from_numpy(rows).to(model.device)
+    for start in tqdm(starts, desc=label, unit="batch", leave=False):
+        batch = collate(list(blocks.select(range(start, min(start + BLOCKS_AT_ONCE, len(blocks))))))
+        ids, labels = (batch[name].to(model.device) for name in ("input_ids", "labels"))
         with autocast(model.device.type, precision):
-            states = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
-            for states_part, targets in zip(
-                states.split(ROWS_AT_ONCE), ids[:, 1:].flatten().split(ROWS_AT_ONCE), strict=True
+            states = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state
+            scored = labels[:, 1:] != -100
+            for part, targets in zip(
+                states[scored].split(ROWS_AT_ONCE),
+                labels[:, 1:][scored].split(ROWS_AT_ONCE),
+                strict=True,
             ):
-                logits = model.lm_head(states_part).float()
+                logits = model.lm_head(part).float()
                 losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
                 nats += losses.double().sum().cpu()
                 correct += int((logits.argmax(-1) == targets).sum())
@@ -43,24 +49,25 @@ def score_blocks(
     return {"nats": nats.item(), "correct": correct, "tokens": tokens}
 
 
-def count_text(blocks: Dataset, tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def count_text(
+    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, collate: Collate
+) -> dict[str, int]:
     """Return `bytes` and `words` of the text that the predicted tokens spell, end-of-text aside.
 
     A byte-level BPE writes one character a byte, so the lengths of its entries count bytes exactly.
     Words are what white space separates, within a block.
     """
-    special = set(tokenizer.all_special_tokens)
+    end = tokenizer.eos_token_id
     entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    lengths = np.array([0 if entry in special else len(entry or "") for entry in entries])
+    lengths = np.array([len(entry or "") for entry in entries])
+    lengths[tokenizer.all_special_ids] = 0
     size = words = 0
     for block in blocks:
-        predicted = block["input_ids"][1:]
+        labels = collate([block])["labels"][0, 1:].numpy()
+        predicted = labels[labels != -100]
         size += int(lengths[predicted].sum())
-        words += len(
-            tokenizer.decode(predicted, skip_special_tokens=False)
-            .replace("<|endoftext|>", " ")
-            .split()
-        )
+        for document in np.split(predicted, np.flatnonzero(predicted == end)):
+            words += len(tokenizer.decode(document[document != end]).split())
     return {"bytes": size, "words": words}
 
 

@@ -130,12 +130,6 @@ class TrainingBar(ProgressCallback):
             self.training_bar.set_description("training", refresh=False)
             self.training_bar.update(state.global_step)
 
-    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
-        super().on_prediction_step(*args, **kwargs)
-        if self.prediction_bar is not None:
-            self.prediction_bar.unit = "batch"
-            self.prediction_bar.set_description("validating", refresh=False)
-
     def on_log(
         self,
         args: TrainingArguments,

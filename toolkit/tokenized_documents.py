@@ -1,0 +1,158 @@
+"""Documents as token ids in an Arrow file: written in batches, read without copying.
+
+Every document ends with the end-of-text token, which is trained on like any other.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
+from datasets.table import MemoryMappedTable
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.corpus import Document
+
+CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
+PIECE_CHARACTERS = 1 << 14  # a longer text is cut, so that the tokenizer works on it with all cores
+BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
+
+
+def tokenize_documents(
+    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, path: Path, label: str
+) -> tuple[Dataset, dict[str, int]]:
+    """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
+
+    Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
+    list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
+    """
+    kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.uint32()
+    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": pa.list_(kind)}
+    schema = pa.schema({**columns, "prompt_tokens": pa.uint32()})
+    account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
+    progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches_of(documents):
+            kept = [d for d in batch if (d.text if d.completion is None else d.completion).strip()]
+            ids, prompt_tokens = encode(kept, tokenizer)
+            flat = np.concatenate(ids) if ids else np.empty(0)
+            offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+            tokens = pa.ListArray.from_arrays(
+                pa.array(offsets), pa.array(flat.astype(kind.to_pandas_dtype()))
+            )
+            contents = np.array([content_of(document) for document in kept], np.uint64)
+            names = pa.array([document.name for document in kept], pa.string())
+            arrays = [names, pa.array(contents), tokens, pa.array(prompt_tokens, pa.uint32())]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            account["documents"] += len(kept)
+            account["tokens"] += len(flat)
+            account["characters"] += sum(length_of(document) for document in kept)
+            account["empty_documents_dropped"] += len(batch) - len(kept)
+            progress.update(sum(length_of(document) for document in batch))
+    progress.close()
+    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=label), account
+
+
+def encode(
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast
+) -> tuple[list[np.ndarray], list[int]]:
+    """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""
+    end = tokenizer.eos_token_id
+    prompts = [pieces_of(document.text, tokenizer) for document in documents]
+    completions = [pieces_of(document.completion or "", tokenizer) for document in documents]
+    pieces = [
+        piece
+        for parts in zip(prompts, completions, strict=True)
+        for part in parts
+        for piece in part
+    ]
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+    encoded = iter([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
+    ids, prompt_tokens = [], []
+    for prompt, completion, document in zip(prompts, completions, documents, strict=True):
+        before = list(itertools.islice(encoded, len(prompt)))
+        after = list(itertools.islice(encoded, len(completion)))
+        ids.append(np.concatenate([*before, *after, np.array([end], np.uint32)]))
+        prompt_tokens.append(0 if document.completion is None else sum(map(len, before)))
+    return ids, prompt_tokens
+
+
+def pieces_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return a text in pieces that tokenize to the same ids as the whole.
+
+    GPT-2's pre-tokenizer never matches from a visible character on into white space, so a cut there
+    changes nothing. Other tokenizers get the text whole.
+    """
+    if len(text) <= PIECE_CHARACTERS or not is_byte_level(tokenizer):
+        return [text]
+    pieces, start = [], 0
+    while cut := BEFORE_SPACE.search(text, start + PIECE_CHARACTERS):
+        pieces.append(text[start : cut.start()])
+        start = cut.start()
+    return [*pieces, text[start:]]
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    backend = tokenizer.backend_tokenizer
+    plain = type(backend.pre_tokenizer).__name__ == "ByteLevel" and backend.normalizer is None
+    return plain and not backend.pre_tokenizer.add_prefix_space
+
+
+def content_of(document: Document) -> int:
+    """Return a hash of a document's words: the same for copies that differ in space and case."""
+    words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold()
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+
+
+def length_of(document: Document) -> int:
+    return len(document.text) + len(document.completion or "")
+
+
+def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield documents in batches of about CHARACTERS_AT_ONCE."""
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += length_of(document) + 100  # what a row costs beside its text
+        if size >= CHARACTERS_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class TokenColumn:
+    """The token ids of each document of a Dataset, by number: views of its file, nothing copied."""
+
+    def __init__(self, documents: Dataset, column: str = "input_ids"):
+        chunks = documents.with_format("arrow")[:][column].chunks if len(documents) else []
+        self._values = [chunk.values.to_numpy() for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        chunk = int(np.searchsorted(self._first, number, side="right")) - 1
+        row = number - self._first[chunk]
+        start, stop = self._offsets[chunk][row : row + 2]
+        return self._values[chunk][start:stop]
+
+    def lengths(self) -> np.ndarray:
+        parts = [np.diff(offsets) for offsets in self._offsets]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
+    """Save splits so that `load_from_disk` reads them. Quick, so without a progress bar."""
+    disable_progress_bars()
+    try:
+        DatasetDict(splits).save_to_disk(folder)
+    finally:
+        enable_progress_bars()
