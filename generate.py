@@ -94,7 +94,9 @@ def generate(
         progress.close()
         write_samples(samples, options.sampling(), run.seed, step.file("samples.md"))
         step.results = {"samples": samples}
-        step.summary = f"{len(samples)} prompt{'s' * (len(samples) != 1)} continued before and after training: {run.path / 'samples.md'}"
+        plural = "s" if len(samples) > 1 else ""
+        where = run.path / "samples.md"
+        step.summary = f"{len(samples)} prompt{plural} continued before and after training: {where}"
     return samples
 
 

@@ -334,6 +334,7 @@ def start_training(run, flags, *more):
 def finish(process):
     _, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
+    assert "transformers" not in error and "Warning" not in error, error
 
 
 def wait_for_checkpoint(run, process):

@@ -91,6 +91,13 @@ def test_a_hub_that_fails_is_refused_in_one_line_and_mends(step, hub, fault):
     assert step("load_gpt2.py", "--model", "owner/tiny").returncode == 0
 
 
+def test_auto_goes_on_without_a_hub_that_fails(step, hub):
+    hub.refuse = True
+    done = step("load_gpt2.py", "--model", "auto")
+    assert done.returncode == 0 and "auto: gpt2 cannot be had" in done.stdout, done.stderr
+    assert (step.run / "base_model").is_dir()
+
+
 def test_wikitext_is_read_as_articles_with_its_own_splits(step, hub):
     done = step("create_dataset.py", "--corpus", WIKITEXT)
     assert done.returncode == 0, done.stderr

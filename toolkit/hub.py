@@ -114,12 +114,12 @@ def find_model(model: str, revision: str | None) -> tuple[Path | None, str]:
     if model == "auto":
         if folder := cached_folder("gpt2", revision):
             return folder, "auto: gpt2 is in the cache"
-        if hub_answers():
+        if not hub_answers():
+            return None, "auto: gpt2 is not cached and the Hub does not answer, so a small one"
+        try:
             return fetch_folder("gpt2", revision), "auto: gpt2 from the Hub"
-        return (
-            None,
-            "auto: gpt2 is not cached and the Hub does not answer, so a small one from scratch",
-        )
+        except UserError as error:
+            return None, f"auto: gpt2 cannot be had ({error}), so a small one"
     folder = find_folder(model, revision)
     return folder, "from the Hub" if revision_of(folder) else "from this folder"
 

@@ -34,6 +34,8 @@ class PipelineTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.precision = precision
+        if self.model.config.tie_word_embeddings:  # resuming, the library takes it for missing
+            self.model._keys_to_ignore_on_save = ["lm_head.weight"]
         self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
