@@ -390,3 +390,26 @@ def test_the_plan_counts_tokens_as_the_batches_do(blocks, micro_batch, accumulat
     assert plan["steps_per_epoch"] == len(epoch)
     rounds = epoch * (steps // len(epoch) + 1)
     assert tokens_after(steps, plan) == sum(rounds[:steps]) * 16
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(run_copy, tmp_path):
+    """A limit on the size of files stands in for the full disk: writing fails in the middle."""
+    from tests.conftest import shell
+
+    (tmp_path / "x.txt").write_text(
+        "\n\n".join(f"Paragraph {n} of many words." for n in range(9999))
+    )
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")}
+    code = (
+        "import resource, create_dataset\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        f"create_dataset.main(['--run_dir', {str(run_copy)!r}, '--corpus', {str(tmp_path / 'x.txt')!r}])"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1
+    after = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")}
+    assert {p: t for p, t in after.items() if p.suffix != ".json"} == {
+        p: t for p, t in before.items() if p.suffix != ".json"
+    }
+    train_test_split.main(["--run_dir", str(run_copy), "--block_size", "16"])

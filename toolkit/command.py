@@ -10,7 +10,15 @@ from typing import Any
 from toolkit.console import complain
 
 # The operating system's refusals that a user can mend: full or read-only disk, no permission.
-MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
+MENDABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.EFBIG,
+}
 
 
 class UserError(Exception):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
-from datasets.table import MemoryMappedTable
+from datasets.table import InMemoryTable, MemoryMappedTable
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -150,9 +150,23 @@ class TokenColumn:
 
 
 def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
-    """Save splits so that `load_from_disk` reads them. Quick, so without a progress bar."""
+    """Save splits so that `load_from_disk` reads them.
+
+    A split that lies in a file of its own is not written again: its first row is saved, and the
+    file takes the place of that. Copying would touch, and so hold in memory, every page.
+    """
     disable_progress_bars()
     try:
-        DatasetDict(splits).save_to_disk(folder)
+        DatasetDict({name: first_row(split) for name, split in splits.items()}).save_to_disk(folder)
     finally:
         enable_progress_bars()
+    for name, split in splits.items():
+        for file in split.cache_files:
+            Path(file["filename"]).replace(folder / name / "data-00000-of-00001.arrow")
+
+
+def first_row(split: Dataset) -> Dataset:
+    """Return a split of one row, with the columns and fingerprint of one that is in a file."""
+    if not split.cache_files:
+        return split
+    return Dataset(InMemoryTable(split.data.table.slice(0, 1)), fingerprint=split._fingerprint)
