@@ -3,10 +3,8 @@
 Swap the corpus with --corpus, or by editing `corpus` below. Leaves create_dataset.json, documents/.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 import codecs
 import tempfile

@@ -3,10 +3,8 @@
 Leaves evaluate_model.json.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
 from typing import Any

@@ -4,10 +4,8 @@ Owns what holds for the whole run: --run_dir, --seed, --device, --precision. Lat
 from here. Leaves import_modules.json.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 import importlib.metadata
 import os

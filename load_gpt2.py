@@ -3,10 +3,8 @@
 Leaves load_gpt2.json, and base_model/ if the model was made from scratch.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,10 +4,8 @@ Ctrl-C saves a checkpoint; the same command goes on from it. Leaves train_model.
 checkpoints/, log_history.jsonl.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,10 +3,8 @@
 Reads documents/ from step 4. Leaves train_test_split.json, splits/.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 import tempfile
 from dataclasses import dataclass

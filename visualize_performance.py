@@ -4,10 +4,8 @@ Reads log_history.jsonl from step 7 and the metrics of step 8. Leaves performanc
 visualize_performance.json.
 """
 
-if __name__ == "__main__":
-    __import__(
-        "install_libraries"
-    ).enter_environment()  # from the shell: go on where the libraries are
+if __name__ == "__main__":  # from the shell: go on where the libraries are
+    __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+os.environ.setdefault("TQDM_DELAY", "2")  # as for a user: see enter_environment
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # before any library is imported: no test reaches for the network
 )

@@ -403,7 +403,8 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(run_copy, tmp_path):
     code = (
         "import resource, create_dataset\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        f"create_dataset.main(['--run_dir', {str(run_copy)!r}, '--corpus', {str(tmp_path / 'x.txt')!r}])"
+        f"words = ['--run_dir', {str(run_copy)!r}, '--corpus', {str(tmp_path / 'x.txt')!r}]\n"
+        "create_dataset.main(words)"
     )
     done = shell("-c", code)
     assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
