@@ -15,7 +15,8 @@ from import_modules import parse
 from toolkit import gpt2, hub
 from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
 from toolkit.command import command
-from toolkit.corpus_files import find_files, named_paths, read_text
+from toolkit.corpus import PLAIN, read_corpus
+from toolkit.corpus_files import named_paths
 from toolkit.options import flag, require_above
 from toolkit.run_directory import RunDirectory
 
@@ -155,8 +156,8 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
         tokenizer = gpt2.open_tokenizer(folder)
     else:
         flag = "--tokenizer_corpus"
-        files = find_files(options.tokenizer_corpus or ["data/keepers_log"], flag)
-        texts = (read_text(file, flag) for file in files)
+        corpus = read_corpus(options.tokenizer_corpus or ["data/keepers_log"], PLAIN, flag)
+        texts = (document.text for document in corpus["train"])
         tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
     end = tokenizer.eos_token_id
     config = GPT2Config(

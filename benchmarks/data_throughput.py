@@ -59,14 +59,12 @@ def ours(files: list[str], tokenizer: str) -> dict[str, float]:
 def bare(files: list[str], tokenizer: str) -> dict[str, float]:
     """Tokenize each file's texts with one call of the `tokenizers` library."""
     from toolkit import gpt2, hub
-    from toolkit.corpus import Reading, read_corpus
-    from toolkit.corpus_tables import Columns
+    from toolkit.corpus import PLAIN, read_corpus
 
     encode = gpt2.open_tokenizer(hub.find_folder(tokenizer, weights=False)).backend_tokenizer
     seconds = characters = 0.0
     for file in files:
-        reading = Reading(Columns(), "auto", None, "utf-8")
-        texts = [document.text for document in read_corpus([file], reading, "corpus")["train"]]
+        texts = [document.text for document in read_corpus([file], PLAIN, "corpus")["train"]]
         begin = time.perf_counter()
         encode.encode_batch_fast(texts, add_special_tokens=False)
         seconds += time.perf_counter() - begin

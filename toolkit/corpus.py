@@ -34,6 +34,9 @@ class Reading(NamedTuple):
     encoding: str
 
 
+PLAIN = Reading(Columns(), "auto", None, "utf-8")
+
+
 def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iterable[Document]]:
     """Return the documents of `train`, and of the corpus's own `validation` and `test`."""
     saved = saved_dataset(names, flag)
