@@ -29,6 +29,11 @@ class Interrupted(Exception):
     """Ctrl-C was answered by saving. The message says what was saved and how to go on."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, for use in a line of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors a user can mend into one line on stderr and exit code 2."""
 

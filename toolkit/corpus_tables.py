@@ -7,7 +7,7 @@ from typing import NamedTuple
 import datasets
 import pyarrow as pa
 
-from toolkit.command import UserError
+from toolkit.command import UserError, first_line
 from toolkit.corpus_files import COMPRESSED, DAMAGED, TABLES, is_utf8, suffix_of
 
 ROWS_AT_ONCE = 256
@@ -54,7 +54,7 @@ def read_rows(
         ) from None
     except UNREADABLE as error:
         raise UserError(
-            f"{flag} {path}: cannot be read as {suffix_of(path)} ({first_line(error)})"
+            f"{flag} {path}: cannot be read as {suffix_of(path)} ({first_line(deepest(error))})"
         ) from None
 
 
@@ -100,8 +100,8 @@ def find_columns(schema: pa.Schema, columns: Columns, where: str) -> list[str]:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """Return the deepest cause's first line: the library wraps it in words of its own."""
+def deepest(error: BaseException) -> BaseException:
+    """Return the error that the library wrapped in words of its own."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return error

@@ -11,7 +11,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from toolkit.command import UserError
+from toolkit.command import UserError, first_line
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -95,8 +95,3 @@ def refuse_mismatch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, 
             f"{where}: the model's end-of-text token is {model.config.eos_token_id}, "
             f"its tokenizer's is {tokenizer.eos_token_id}: they do not belong together"
         )
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session, validate_repo_id
 
-from toolkit.command import UserError
+from toolkit.command import UserError, first_line
 
 ANSWER_SECONDS = 4.0
 WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
@@ -99,9 +99,8 @@ def fetch_folder(
     ) as error:
         if folder := cached_folder(name, revision, weights):
             return folder
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{flag} {name}: the Hub broke off ({reason}); run the same command again"
+            f"{flag} {name}: the Hub broke off ({first_line(error)}); run the same command again"
         ) from None
 
 

@@ -4,7 +4,7 @@ import datasets
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from toolkit.command import UserError
+from toolkit.command import UserError, first_line
 from toolkit.hub import http_errors, hub_answers
 
 PREFIX = "hub:"
@@ -25,15 +25,11 @@ def load_hub_dataset(name: str, flag: str) -> dict[str, datasets.Dataset]:
         raise UserError(f"{flag} {name}: the Hub has no such dataset") from None
     except (ConnectionError, FileNotFoundError) as error:
         if answers:
-            reason = one_line(error)
+            reason = first_line(error)
             raise UserError(f"{flag} {name}: the Hub broke off ({reason}); run it again") from None
         raise UserError(
             f"{flag} {name}: not in the cache, and the Hub ({constants.ENDPOINT}) "
             "does not answer; check the network, or give files"
         ) from None
     except (ValueError, OSError, HfHubHTTPError, RuntimeError, *http_errors()) as error:
-        raise UserError(f"{flag} {name}: cannot be loaded ({one_line(error)})") from None
-
-
-def one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{flag} {name}: cannot be loaded ({first_line(error)})") from None
