@@ -7,7 +7,6 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import codecs
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,17 +97,14 @@ def create_dataset(
 
     One split, `train`, or the corpus's own splits.
     """
-    with (
-        run.step(__file__, options, after="load_gpt2") as step,
-        tempfile.TemporaryDirectory(dir=run.path, prefix=".tokenizing-") as work,
-    ):
-        documents, accounts = {}, {}
+    with run.step(__file__, options, after="load_gpt2") as step:
+        documents, accounts, work = {}, {}, step.scratch()
         for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
             texts = sample_documents(
                 texts, options.sample_fraction, options.max_documents, run.seed
             )
             texts = (with_separator(document, options) for document in texts)
-            path = Path(work) / f"{name}.arrow"
+            path = work / f"{name}.arrow"
             documents[name], accounts[name] = tokenize_documents(texts, tokenizer, path, name)
             if not documents[name].num_rows:
                 raise UserError(

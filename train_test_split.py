@@ -6,7 +6,6 @@ Reads documents/ from step 4. Leaves train_test_split.json, splits/.
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,13 @@ def train_test_split(
     A corpus's own validation and test splits are used as they are; what is missing is cut from
     train. A copy of a held-out document is dropped from train.
     """
-    with (
-        run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step,
-        tempfile.TemporaryDirectory(dir=run.path, prefix=".packing-") as work,
-    ):
+    with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
         fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
         parts, copied = split_documents(documents, fractions, run.seed)
         if run.results("create_dataset")["completions"]:
             splits, accounts = make_examples(documents, parts, options, run)
         else:
-            splits, accounts = make_blocks(parts, options, run, Path(work))
+            splits, accounts = make_blocks(parts, options, run, step.scratch())
         save_splits(splits, step.folder("splits"))
         size = len(splits["test"][0]["input_ids"])
         share = leak(parts["train"], parts["test"])
@@ -109,8 +105,7 @@ def make_examples(
     longest = run.results("load_gpt2")["n_positions"]
     needed = max(len(example) for part in parts.values() for example in part)
     size = options.block_size or min(longest, -(-needed // 8) * 8)
-    if size > longest:
-        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")
+    refuse_beyond(longest, size)
     splits, accounts = {}, {}
     for name, part in parts.items():
         source = documents[name if name in documents else "train"].with_format("numpy")
@@ -134,8 +129,7 @@ def make_examples(
 def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) -> int:
     """Return the block size asked for, or the automatic one. Refuses what no split could fill."""
     size = options.block_size or choose_block_size(tokens, longest)
-    if size > longest:
-        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")
+    refuse_beyond(longest, size)
     name, fewest = min(tokens.items(), key=lambda entry: entry[1])
     if fewest < size:
         can = f"--block_size {fewest} would do" if fewest > 1 else "give more text"
@@ -144,6 +138,11 @@ def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) 
             f"and the {name} split only {fewest:,}, less than one block; {can}"
         )
     return size
+
+
+def refuse_beyond(longest: int, size: int) -> None:
+    if size > longest:
+        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")
 
 
 def summarize(results: dict[str, Any]) -> str:

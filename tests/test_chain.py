@@ -391,3 +391,10 @@ def test_the_tokens_trained_on_are_those_of_the_batches(finished):
     batches = [min(4, count - start) for start in range(0, count, 4)]
     rounds = batches * (record["steps"] // len(batches) + 1)
     assert record["tokens"] == sum(rounds[: record["steps"]]) * blocks["block_size"]
+
+
+def test_work_files_of_a_killed_step_are_removed_by_the_next(run_copy, flags):
+    (run_copy / ".scratch").mkdir()
+    (run_copy / ".scratch/train.arrow").write_text("left by a kill")
+    train_test_split.main(["--run_dir", str(run_copy), *flags["train_test_split.py"]])
+    assert not (run_copy / ".scratch").exists()

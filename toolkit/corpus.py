@@ -54,7 +54,7 @@ def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iter
         if name in SPLITS:
             where = f"{flag} {names[0]}"
             rows = dataset_rows(dataset, reading.columns, where)
-            splits[SPLITS[name]] = row_documents(rows, f"{name}", reading.rows)
+            splits[SPLITS[name]] = row_documents(rows, name, reading.rows)
     return splits
 
 

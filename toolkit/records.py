@@ -129,7 +129,7 @@ class Records:
         return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
 
     def digest_inputs(self, options: Any) -> str | None:
-        return self.digest_files(options.files_read() if hasattr(options, "files_read") else [])
+        return self.digest_files(files_read_by(options))
 
     def digest_files(self, files: list[Path]) -> str | None:
         """Return one sha256 over paths outside the run directory, each read once a process."""
@@ -143,3 +143,8 @@ class Records:
         except OSError:
             return UNREADABLE
         return self._digests[key]
+
+
+def files_read_by(options: Any) -> list[Path]:
+    """Return what a step with these options reads from outside the run directory."""
+    return options.files_read() if hasattr(options, "files_read") else []

@@ -16,7 +16,9 @@ from toolkit.command import UserError
 from toolkit.console import say
 from toolkit.files import remove, sha256_of, size_of, write_atomically
 from toolkit.options import as_flags, as_record
-from toolkit.records import STEPS, Records
+from toolkit.records import STEPS, Records, files_read_by
+
+SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
 
 
 class Step:
@@ -43,6 +45,13 @@ class Step:
         path = self._folder / f".{name}.unfinished"
         remove(path)
         self._written[path] = self._folder / name
+        return path
+
+    def scratch(self) -> Path:
+        """Return an empty folder for work files; it is gone when the step has ended."""
+        path = self._folder / SCRATCH
+        remove(path)
+        path.mkdir()
         return path
 
     def discard(self) -> None:
@@ -129,11 +138,12 @@ class RunDirectory(Records):
             if earlier is not None and step.earlier_is_intact:
                 write_atomically(home, earlier)
             raise
-        files_read = options.files_read() if hasattr(options, "files_read") else []
+        finally:
+            remove(self.path / SCRATCH)
         step.measured |= {
             "seconds_in_step": round(time.perf_counter() - started, 3),
             "flags": as_flags(options),
-            "files_read": [str(path.resolve()) for path in files_read],
+            "files_read": [str(path.resolve()) for path in files_read_by(options)],
             "summary": step.summary,
         }
         record = {
