@@ -132,7 +132,7 @@ def build_trainer(
         "output_dir": str(run.path / "checkpoints"),
         "seed": run.seed,
         "use_cpu": run.device == "cpu",
-        "bf16": run.precision == "bf16",
+        "bf16": False,  # the twin's affair; fp16 needs the Trainer to scale the loss
         "fp16": run.precision == "fp16",
         "max_steps": plan["steps"],
         **{

@@ -19,7 +19,7 @@ from load_gpt2 import read_gpt2
 from toolkit import gpt2
 from toolkit.checkpoints import find_checkpoint, step_of
 from toolkit.command import Interrupted, command
-from toolkit.memory import peak_memory_bytes
+from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.options import flag
 from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
@@ -55,6 +55,7 @@ def train_model(
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
+        keep_freed_memory()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         state = trainer.state
         if trainer.interruption.came and state.global_step < state.max_steps:

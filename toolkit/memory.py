@@ -1,5 +1,6 @@
-"""How much memory this process has needed at most."""
+"""How much memory this process has needed at most, and keeping what it has."""
 
+import ctypes
 import sys
 
 import psutil
@@ -16,3 +17,16 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed memory instead of handing it back (Linux; elsewhere nothing happens).
+
+    By default every large tensor is fresh memory from the kernel, which fills it with zeros page by
+    page: a third of the time of training GPT-2 on a CPU, three quarters with long blocks.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)

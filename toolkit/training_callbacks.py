@@ -3,6 +3,7 @@
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ class Stopwatch(TrainerCallback):
         self._since = time.perf_counter()
 
     on_log = on_evaluate = on_save = _resume
+
+
+class AfterEachStep(TrainerCallback):
+    """Do something as soon as the optimizer has changed the weights."""
+
+    def __init__(self, action: Callable[[], None]):
+        self.action = action
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.action()
 
 
 class EarlyStopping(TrainerCallback):

@@ -1,0 +1,154 @@
+"""What GPT-2's blocks compute, in ways that a CPU does faster than the library's.
+
+Attention: the library's flash attention takes three times as long for short blocks, and with
+dropout it falls back to a way that keeps every weight of every block. Dropout: its random numbers
+are drawn one by one. GELU: GPT-2's is made of eight operations, PyTorch's of one.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface, GPT2LMHeadModel
+
+QUERIES_AT_ONCE = 256
+WEIGHTS_AT_ONCE = 4 * 2**20  # attention weights that exist at the same time
+
+
+def use_cpu_kernels(model: GPT2LMHeadModel) -> None:
+    """Change the model's modules in place; what they compute stays the same."""
+    model.config._attn_implementation = "cpu_kernels"
+    for block in model.transformer.h:
+        block.mlp.act = torch.nn.GELU(approximate="tanh")
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.Dropout):
+                setattr(module, name, Dropout(child.p))
+
+
+def draw_seed() -> int:
+    """Return a seed from torch's generator, so that its state determines every mask."""
+    return int(torch.randint(2**62, ()))
+
+
+class Masks:
+    """Dropout masks, in the order in which they are asked for: the same seed, the same masks."""
+
+    def __init__(self, seed: int, rate: float):
+        self.generator = np.random.Generator(np.random.SFC64(seed))
+        self.least = round(rate * 65536) - 32768
+        self.scale = 65536 / (65536 - round(rate * 65536))
+
+    def next(self, like: torch.Tensor) -> torch.Tensor:
+        """Return 0 or 1/(1 - rate) for every element; `rate` is rounded to 1/65,536."""
+        words = self.generator.integers(0, 2**64, size=-(-like.numel() // 4), dtype=np.uint64)
+        bits = torch.from_numpy(words.view(np.int16)[: like.numel()]).view(like.shape)
+        return (bits >= self.least).to(like.dtype).mul_(self.scale)
+
+
+class DropoutFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, rate):
+        ctx.seed, ctx.rate = draw_seed(), rate
+        return values * Masks(ctx.seed, rate).next(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * Masks(ctx.seed, ctx.rate).next(gradient), None
+
+
+class Dropout(torch.nn.Module):
+    """`torch.nn.Dropout`, with masks drawn 64 bits at a time, and drawn again going back."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.p = rate
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.p:
+            return values
+        return DropoutFunction.apply(values, self.p)
+
+
+def tiles(queries: torch.Tensor) -> list[tuple[slice, slice, slice]]:
+    """Return (heads, queries, keys) slices that cover causal attention over (heads, time, depth).
+
+    The keys of a tile end with its last query: what comes later is masked and not computed.
+    """
+    heads, time, _ = queries.shape
+    step = max(1, WEIGHTS_AT_ONCE // (min(time, QUERIES_AT_ONCE) * time))
+    return [
+        (slice(head, head + step), slice(first, last), slice(0, last))
+        for head in range(0, heads, step)
+        for first in range(0, time, QUERIES_AT_ONCE)
+        for last in [min(first + QUERIES_AT_ONCE, time)]
+    ]
+
+
+def attention_weights(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return softmax(queries keys^T scale), the last query being at the place of the last key."""
+    asked, known = queries.shape[1], keys.shape[1]
+    later = torch.full((asked, known), -torch.inf, dtype=queries.dtype).triu_(known - asked + 1)
+    return torch.baddbmm(later, queries, keys.transpose(1, 2), alpha=scale).softmax(-1)
+
+
+class CausalAttention(torch.autograd.Function):
+    """Exact attention, tile by tile; its weights are computed again going back, never kept."""
+
+    @staticmethod
+    def forward(ctx, queries, keys, values, scale, rate):
+        ctx.save_for_backward(queries, keys, values)
+        ctx.scale, ctx.rate, ctx.seed = scale, rate, draw_seed() if rate else 0
+        masks, out = Masks(ctx.seed, rate), torch.empty_like(queries)
+        for head, query, key in tiles(queries):
+            weights = attention_weights(queries[head, query], keys[head, key], scale)
+            if rate:
+                weights *= masks.next(weights)
+            out[head, query] = torch.bmm(weights, values[head, key])
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        queries, keys, values = ctx.saved_tensors
+        masks = Masks(ctx.seed, ctx.rate)
+        grad_queries, grad_keys, grad_values = (
+            torch.zeros_like(tensor) for tensor in (queries, keys, values)
+        )
+        for head, query, key in tiles(queries):
+            part, asked, known = gradient[head, query], queries[head, query], keys[head, key]
+            weights = attention_weights(asked, known, ctx.scale)
+            grad_weights = torch.bmm(part, values[head, key].transpose(1, 2))
+            kept = weights
+            if ctx.rate:
+                mask = masks.next(weights)
+                kept, grad_weights = weights * mask, grad_weights.mul_(mask)
+            grad_values[head, key] += torch.bmm(kept.transpose(1, 2), part)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores *= ctx.scale
+            grad_queries[head, query] = torch.bmm(grad_scores, known)
+            grad_keys[head, key] += torch.bmm(grad_scores.transpose(1, 2), asked)
+        return grad_queries, grad_keys, grad_values, None, None
+
+
+def cpu_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return attention's output, (batch, time, heads, depth), as the library's interface asks.
+
+    Each of `query`, `key`, `value`: (batch, heads, time, depth), of whole blocks without padding
+    before them, which is what training has. https://huggingface.co/docs/transformers/attention_interface
+    """
+    batch, heads, time, depth = query.shape
+    folded = (tensor.reshape(batch * heads, time, depth) for tensor in (query, key, value))
+    out = CausalAttention.apply(*folded, scaling or depth**-0.5, dropout)
+    return out.view(batch, heads, time, depth).transpose(1, 2), None
+
+
+AttentionInterface.register("cpu_kernels", cpu_attention)
