@@ -6,26 +6,35 @@ Leaves configure_trainer.json.
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
-from dataclasses import dataclass
-from typing import Any
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import torch
 from datasets import DatasetDict
 from transformers import GPT2LMHeadModel, SchedulerType, TrainingArguments
 
 from create_dataset import collate
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.command import command
+from toolkit import preflight
+from toolkit.command import UserError, command
+from toolkit.compute_rate import training_operations_per_token
+from toolkit.learning_rate_trials import best_rate, trial_steps, try_learning_rates
 from toolkit.options import build, flag, require_above
 from toolkit.run_directory import RunDirectory
+from toolkit.trackers import prepare_tracker
+from toolkit.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import extra_arguments
 from toolkit.training_plan import plan_training
 from train_test_split import read_splits
 
-# What suits a pretrained model, and what a model that starts from nothing needs.
+# What suits a pretrained model, its adapters, and a model that starts from nothing.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
+ADAPTERS = {"num_train_epochs": 3.0, "learning_rate": 5e-4}
 FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
+EFFECTIVE_BATCH = 4  # blocks of a step, for each of --gradient_accumulation_steps, under auto
 
 
 @dataclass
@@ -36,10 +45,12 @@ class TrainerOptions:
         None, "passes over the training blocks (default: 3; from scratch: 8)"
     )
     max_steps: int | None = flag(None, "optimizer steps, instead of epochs")
-    per_device_train_batch_size: int = flag(4, "blocks a micro-batch")
+    per_device_train_batch_size: int | Literal["auto"] = flag(
+        4, "blocks a micro-batch; auto: as many as fit into memory, the effective batch kept at 4"
+    )
     gradient_accumulation_steps: int = flag(1, "micro-batches an optimizer step")
-    learning_rate: float | None = flag(
-        None, "peak learning rate (default: 5e-5; from scratch: 1e-3)"
+    learning_rate: float | Literal["auto"] | None = flag(
+        None, "peak; auto: a few short trials (default: 5e-5; LoRA: 5e-4; from scratch: 1e-3)"
     )
     warmup_steps: float = flag(0.05, "steps of linear warmup; below 1: a share of all steps")
     lr_scheduler_type: str = flag("cosine", "linear, cosine, constant, ...")
@@ -53,6 +64,14 @@ class TrainerOptions:
     )
     logging_steps: int | None = flag(
         None, "steps between points of the loss curve (default: 100 points in all)"
+    )
+    trainable_blocks: int | None = flag(
+        None, "train the last N blocks, final norm and head only; freeze the rest"
+    )
+    lora_rank: int | None = flag(None, "train low-rank adapters only, merged into the saved model")
+    torch_compile: bool = flag(False, "compile the model (CUDA; the first step takes a minute)")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = flag(
+        "none", "experiment tracker (install its package)"
     )
     trainer: list[str] | None = flag(
         None, "KEY=VALUE ...: any other field of transformers.TrainingArguments"
@@ -71,6 +90,8 @@ class TrainerOptions:
             "eval_steps",
             "save_steps",
             "logging_steps",
+            "trainable_blocks",
+            "lora_rank",
         )
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
@@ -81,6 +102,8 @@ class TrainerOptions:
                 f"--lr_scheduler_type must be one of {', '.join(kinds)}, "
                 f"got {self.lr_scheduler_type}"
             )
+        if self.trainable_blocks and self.lora_rank:
+            raise ValueError("--trainable_blocks and --lora_rank: choose one of the two")
         if self.num_train_epochs and self.max_steps:
             raise ValueError(
                 "--num_train_epochs and --max_steps both say how long to train: give one"
@@ -92,14 +115,18 @@ def configure_trainer(
 ) -> PipelineTrainer:
     """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
-        plan = make_plan(splits, options, run)
+        if options.torch_compile and run.device != "cuda":
+            raise UserError(
+                f"--torch_compile is for CUDA: on {run.device} it costs a minute and gains nothing"
+            )
+        model = make_trainable(model, options).to(run.device)
+        plan, step.measured = make_plan(model, splits, options, run)
+        if options.learning_rate == "auto":
+            elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
+            plan |= pick_learning_rate(model, splits, options, plan, elsewhere)
         trainer = build_trainer(model, splits, options, plan, run)
         step.results = plan
-        step.summary = (
-            f"{plan['trainable_parameters']:,} parameters to train, {plan['steps']:,} steps of "
-            f"{plan['tokens_per_step']:,} tokens ({plan['epochs']:.3g} epochs), learning rate "
-            f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps"
-        )
+        step.summary = summarize(plan, step.measured)
     return trainer
 
 
@@ -108,63 +135,124 @@ def read_trainer(run: RunDirectory) -> PipelineTrainer:
     run.finished("configure_trainer")
     record = run.record("configure_trainer")
     options = build(TrainerOptions, record["options"])
-    return build_trainer(read_gpt2(run)[0], read_splits(run), options, record["results"], run)
+    model = make_trainable(read_gpt2(run)[0], options).to(run.device)
+    return build_trainer(model, read_splits(run), options, record["results"], run)
 
 
-def make_plan(splits: DatasetDict, options: TrainerOptions, run: RunDirectory) -> dict[str, Any]:
-    """Return what training will do, with every value that the options left to us."""
-    loaded = run.results("load_gpt2")
-    usual = FROM_SCRATCH if loaded["from_scratch"] else FINE_TUNING
+def make_trainable(model: GPT2LMHeadModel, options: TrainerOptions) -> torch.nn.Module:
+    if options.trainable_blocks:
+        return train_last_blocks(model, options.trainable_blocks)
+    return add_adapters(model, options.lora_rank) if options.lora_rank else model
+
+
+def make_plan(
+    model: torch.nn.Module, splits: DatasetDict, options: TrainerOptions, run: RunDirectory
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what training will do, every choice made, and what it will need on this machine."""
+    from_scratch = run.results("load_gpt2")["from_scratch"]
+    usual = FROM_SCRATCH if from_scratch else ADAPTERS if options.lora_rank else FINE_TUNING
     block_size = run.results("train_test_split")["block_size"]
+    need = preflight.memory_need(model, block_size, run.precision)
+    free = preflight.free_memory_bytes(run.device)
+    micro_batch, accumulation = (
+        options.per_device_train_batch_size,
+        options.gradient_accumulation_steps,
+    )
+    effective = accumulation * (EFFECTIVE_BATCH if micro_batch == "auto" else micro_batch)
+    micro_batch = preflight.settle_micro_batch(need, free, micro_batch, effective)
+    asked = {
+        **vars(options),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": effective // micro_batch,
+    }
     blocks = {name: len(splits[name]) for name in ("train", "validation")}
-    steps = plan_training(vars(options), blocks, block_size, usual)
-    return {"trainable_parameters": loaded["parameters"], **steps}
+    plan = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trainable_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad),
+        "operations_per_token": training_operations_per_token(plain_model(model), block_size),
+        **plan_training(asked, blocks, block_size, usual),
+    }
+    measured = {
+        "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.of(micro_batch),
+        "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
+    }
+    return plan, measured
+
+
+def pick_learning_rate(
+    model: torch.nn.Module,
+    splits: DatasetDict,
+    options: TrainerOptions,
+    plan: dict[str, Any],
+    run: RunDirectory,
+) -> dict[str, Any]:
+    """Return the best learning rate of a few short trials, and the trials."""
+    steps = trial_steps(plan["steps"])
+    short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
+    unsaved = replace(options, trainer=[*(options.trainer or []), "save_strategy=no"])
+
+    def make_trainer(rate: float) -> PipelineTrainer:
+        settled = {**short, "learning_rate": rate}
+        return build_trainer(copy.deepcopy(model), splits, unsaved, settled, run)
+
+    trials = try_learning_rates(make_trainer, plan["learning_rate"], splits["validation"])
+    return {"learning_rate": best_rate(trials), "trial_steps": steps, "trials": trials}
 
 
 def build_trainer(
-    model: GPT2LMHeadModel,
+    model: torch.nn.Module,
     splits: DatasetDict,
     options: TrainerOptions,
     plan: dict[str, Any],
     run: RunDirectory,
 ) -> PipelineTrainer:
+    prepare_tracker(options.report_to, run.path)
+    planned = (
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
+        *("eval_steps", "save_steps", "logging_steps"),
+    )
+    asked = ("warmup_steps", "weight_decay", "lr_scheduler_type", "report_to")
     fixed = {
+        **{name: plan[name] for name in planned},
+        **{name: getattr(options, name) for name in asked},
         "output_dir": str(run.path / "checkpoints"),
         "seed": run.seed,
         "use_cpu": run.device == "cpu",
-        "bf16": False,  # the twin's affair; fp16 needs the Trainer to scale the loss
+        "bf16": False,  # the twin's affair; of fp16 the Trainer scales the loss
         "fp16": run.precision == "fp16",
         "max_steps": plan["steps"],
-        **{
-            name: plan[name]
-            for name in ("learning_rate", "eval_steps", "save_steps", "logging_steps")
-        },
         "eval_strategy": "steps",
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
-        "per_device_eval_batch_size": options.per_device_train_batch_size,
         "dataloader_pin_memory": run.device == "cuda",
         "remove_unused_columns": False,  # the collator reads what the model does not
+        "logging_nan_inf_filter": False,  # a loss that is no number stops training
     }
-    same = (
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "warmup_steps",
-        "weight_decay",
-    )
-    fixed |= {name: getattr(options, name) for name in (*same, "lr_scheduler_type")}
-    usual = {"report_to": "none", "ddp_find_unused_parameters": False}
+    usual = {"run_name": run.path.name, "ddp_find_unused_parameters": False}
+    more = extra_arguments(options.trainer or [], {*fixed, *vars(options)})
     return PipelineTrainer(
         model=model,
-        args=TrainingArguments(
-            **fixed, **{**usual, **extra_arguments(options.trainer or [], {*fixed, *vars(options)})}
-        ),
+        args=TrainingArguments(**fixed, **{**usual, **more}),
         data_collator=collate,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
+        plan=plan,
         history_path=run.path / "log_history.jsonl",
         precision=run.precision,
+        compiled=options.torch_compile,
         patience=options.early_stopping_patience,
+    )
+
+
+def summarize(plan: dict[str, Any], measured: dict[str, Any]) -> str:
+    share = plan["trainable_parameters"] / plan["parameters"]
+    trained = f" of {plan['parameters']:,}" if share < 1 else ""
+    return (
+        f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
+        f"of {plan['tokens_per_step']:,} tokens ({plan['epochs']:.3g} epochs), learning rate "
+        f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
+        f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
+        f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"
     )
 
 

@@ -22,8 +22,9 @@ from toolkit.command import Interrupted, command
 from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.options import flag
 from toolkit.run_directory import RunDirectory
+from toolkit.trainable import copy_adapter, open_checkpoint
 from toolkit.trainer import PipelineTrainer
-from toolkit.training_plan import tokens_after
+from toolkit.training_plan import tokens_after, verdict
 
 
 @dataclass
@@ -63,11 +64,13 @@ def train_model(
                 f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
                 "the same command goes on from there"
             )
+        plan = run.results("configure_trainer")
         model = best_model(state, run)
         folder = step.folder("model")
+        if run.record("configure_trainer")["options"]["lora_rank"]:
+            copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        plan = run.results("configure_trainer")
         step.results = {
             "steps": state.global_step,
             "tokens": tokens_after(state.global_step, plan),
@@ -77,11 +80,14 @@ def train_model(
         }
         step.measured = measure(trainer, plan)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
+        validations = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
+        step.results["verdict"] = verdict(validations)
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         step.summary = (
             f"trained {state.global_step:,} steps{stopped} "
             f"at {step.measured['tokens_per_second']:,} tokens/s; "
-            f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}"
+            f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
+            f"{step.results['verdict']}"
         )
     return model
 
@@ -93,7 +99,7 @@ def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
 
 def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
     """Return the model of the checkpoint with the lowest validation loss, on the run's device."""
-    model = gpt2.open_model(Path(state.best_model_checkpoint))
+    model = open_checkpoint(Path(state.best_model_checkpoint), lambda: read_gpt2(run)[0])
     model.config.use_cache = (
         True  # Trainer turns the cache off, which would make every user's sampling slow
     )

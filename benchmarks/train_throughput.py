@@ -102,8 +102,10 @@ def train(contender: str, options: argparse.Namespace) -> dict:
                 gradient_checkpointing=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
             )
-            made = {"data_collator": collate, "processing_class": no_tokenizer()}
-            trainer = SFTTrainer(model, arguments, train_dataset=blocks, **made)
+            rows = blocks.with_format(None)
+            trainer = SFTTrainer(
+                model, arguments, train_dataset=rows, processing_class=no_tokenizer()
+            )
         else:
             from transformers import TrainingArguments
 
@@ -111,8 +113,11 @@ def train(contender: str, options: argparse.Namespace) -> dict:
             made = {"args": arguments, "train_dataset": blocks, "data_collator": collate}
             if contender == "ours":
                 keep_freed_memory()
+                plan = {"tokens_per_step": options.blocks * options.block_size, "steps": 0}
                 own = {"history_path": Path(folder) / "log.jsonl", "precision": "bf16"}
-                trainer = PipelineTrainer(model, **made, **own)
+                plan |= {"eval_steps": 1, "tokens_per_validation": 0}
+                plan["operations_per_token"] = operations
+                trainer = PipelineTrainer(model, **made, **own, plan=plan)
             else:
                 trainer = Trainer(model, **made)
         trainer.add_callback(clock)

@@ -115,7 +115,7 @@ def test_the_twin_has_the_librarys_loss_and_gradients(model, masked):
     expected.backward()
     wanted = gradients_of(model)
     count = int((batch["labels"][:, 1:] != -100).sum())
-    loss = TrainingTwin(model, "fp32").loss(batch, count)
+    loss = TrainingTwin(model, "fp32").loss(**batch, count=count)
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     for name, gradient in gradients_of(model).items():
@@ -128,7 +128,7 @@ def test_the_twin_in_bf16_is_near_and_leaves_the_model_in_float32(model):
     expected.backward()
     wanted = gradients_of(model)
     twin = TrainingTwin(model, "bf16")
-    loss = twin.loss(batch, 3 * 47)
+    loss = twin.loss(**batch, count=3 * 47)
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-2)
     for name, gradient in gradients_of(model).items():
@@ -141,10 +141,11 @@ def test_the_twin_in_bf16_is_near_and_leaves_the_model_in_float32(model):
 def test_micro_batches_add_up_to_the_batch(model, precision):
     batch, count = batch_of(4), 4 * 47
     twin = TrainingTwin(model, precision)
-    twin.loss(batch, count).backward()
+    twin.loss(**batch, count=count).backward()
     wanted = gradients_of(model)
     for row in range(4):
-        twin.loss({name: part[row : row + 1] for name, part in batch.items()}, count).backward()
+        part = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        twin.loss(**part, count=count).backward()
     for name, gradient in gradients_of(model).items():
         error = (gradient - wanted[name]).norm() / wanted[name].norm()
         assert error < (1e-5 if precision == "fp32" else 5e-2), name
@@ -159,7 +160,7 @@ def test_a_refreshed_twin_follows_the_model(model, precision):
             weight.mul_(0.5)
     twin.refresh()
     fresh = TrainingTwin(model, precision)
-    assert twin.loss(batch, 1).item() == fresh.loss(batch, 1).item()
+    assert twin.loss(**batch, count=1).item() == fresh.loss(**batch, count=1).item()
 
 
 def test_the_model_itself_is_left_as_it_was(model):

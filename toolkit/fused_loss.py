@@ -19,6 +19,10 @@ def aligned(weight: torch.Tensor) -> torch.Tensor:
     return padded
 
 
+def rows_at_once(device: str) -> int:
+    return ROWS_ON_CPU if device == "cpu" else ROWS_ON_CARD
+
+
 def next_token_loss(
     states: torch.Tensor,
     weight: torch.Tensor,
@@ -39,7 +43,7 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, padded, targets, count):
         vocabulary = len(weight)
-        rows = ROWS_ON_CPU if states.device.type == "cpu" else ROWS_ON_CARD
+        rows = rows_at_once(states.device.type)
         grad_states = torch.empty_like(states)
         grad_padded = torch.zeros_like(padded) if ctx.needs_input_grad[1] else None
         logits = states.new_empty(min(rows, len(states)), len(padded))

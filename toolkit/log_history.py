@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+MEASURED = ("tokens_per_second", "model_flops_utilization", "peak_memory_bytes")
+
 
 class LogHistory(TrainerCallback):
     """Write what Trainer logs to a file of JSON lines, each line flushed when it is known."""
@@ -26,14 +28,14 @@ class LogHistory(TrainerCallback):
 
 
 def as_line(entry: dict[str, float]) -> str:
-    """Return a log entry without its timings, so that identical runs leave identical logs."""
-    lasting = {
-        k: v for k, v in entry.items() if not k.endswith(("_runtime", "_per_second", "_flos"))
-    }
-    return json.dumps(lasting) + "\n"
+    """Return a log entry as JSON, what differs from run to run apart, under `measured`."""
+    lasting = {k: v for k, v in entry.items() if k not in MEASURED and not k.startswith("train_")}
+    measured = {key: entry[key] for key in MEASURED if key in entry}
+    return json.dumps({**lasting, **({"measured": measured} if measured else {})}) + "\n"
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the entries of a log file; a last line cut off by a crash is left out."""
+    """Return the entries of a log file, flat; a last line cut off by a crash is left out."""
     lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [{**entry, **entry.pop("measured", {})} for entry in entries]

@@ -1,7 +1,8 @@
 """Options dataclasses as command-line flags: one field is one flag, its default and its help.
 
-A field may be `str`, `int`, `float`, `bool`, a `Literal` of strings, one of these `| None`, or
-`list[str]`. `metadata={"help": ..., "recorded": False}` keeps a field out of the step's record.
+A field may be `str`, `int`, `float`, `bool`, a `Literal` of strings, a number `|` such a literal,
+one of these `| None`, or `list[str]`. `metadata={"help": ..., "recorded": False}` keeps a field out
+of the step's record.
 Standard library only: step 1 reads its flags before anything is installed.
 """
 
@@ -11,7 +12,7 @@ import difflib
 import math
 import shlex
 import types
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from toolkit.command import UserError
 
@@ -89,10 +90,10 @@ def flag(default: Any, text: str, recorded: bool = True) -> Any:
 
 
 def require_above(options: Any, bound: float, *names: str) -> None:
-    """Refuse a named option that is set and not above the bound."""
+    """Refuse a named option that is set to a number not above the bound."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and not value > bound:
+        if isinstance(value, int | float) and not value > bound:
             raise ValueError(f"--{name} must be above {bound}, got {value}")
 
 
@@ -108,11 +109,12 @@ def default_of(field: dataclasses.Field) -> Any:
 
 
 def without_none(kind: Any) -> tuple[Any, bool]:
-    """`int | None` -> (int, True); `int` -> (int, False)."""
-    if get_origin(kind) is types.UnionType:
-        plain = [member for member in get_args(kind) if member is not type(None)]
-        return plain[0], True
-    return kind, False
+    """`int | None` -> (int, True); `int` -> (int, False); `int | Literal["auto"]` stays a union."""
+    if get_origin(kind) not in (types.UnionType, Union):
+        return kind, False
+    plain = tuple(member for member in get_args(kind) if member is not type(None))
+    optional = len(plain) < len(get_args(kind))
+    return (plain[0] if len(plain) == 1 else Union[plain]), optional  # noqa: UP007
 
 
 def finite(text: str) -> float:
@@ -132,6 +134,17 @@ def converter(kind: Any) -> Any:
 
         return choose
 
+    if get_origin(kind) is Union:
+        number, words = get_args(kind)
+
+        def convert_either(text: str) -> Any:
+            try:
+                return text if text in get_args(words) else converter(number)(text)
+            except argparse.ArgumentTypeError:
+                raise argparse.ArgumentTypeError(f"must be {describe(kind)}, got {text}") from None
+
+        return convert_either
+
     def convert(text: str) -> Any:
         try:
             return {int: int, float: finite, str: str}[kind](text)
@@ -144,6 +157,9 @@ def converter(kind: Any) -> Any:
 def describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is Union:
+        number, words = get_args(kind)
+        return " or ".join([describe(number), *get_args(words)])
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(kind, "a list of texts")
 
@@ -165,6 +181,8 @@ def add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, kind: Any
     else:
         if get_origin(plain) is Literal:
             settings["metavar"] = "|".join(get_args(plain))
+        elif get_origin(plain) is Union:
+            settings["metavar"] = "|".join(["N", *get_args(get_args(plain)[1])])
         else:
             settings["metavar"] = {int: "N", float: "X", str: "TEXT"}[plain]
         group.add_argument(flag, type=converter(plain), **settings)

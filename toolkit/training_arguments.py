@@ -6,6 +6,15 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from toolkit.command import UserError
 
+# What would be ignored, or would undo what this pipeline promises.
+REFUSED = {
+    "label_smoothing_factor": "the losses here are true cross entropies",
+    "auto_find_batch_size": "take --per_device_train_batch_size auto",
+    "use_liger_kernel": "head and loss are fused already",
+    "deepspeed": "use torchrun: a GPT-2 fits on every card",
+    "fsdp": "use torchrun: a GPT-2 fits on every card",
+}
+
 
 class ArgumentParser(HfArgumentParser):
     """The library's parser of its own fields, with complaints of one line."""
@@ -23,6 +32,8 @@ def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:
             raise UserError(
                 f"--trainer {pair}: must be KEY=VALUE, KEY a field of TrainingArguments"
             )
+        if key in REFUSED:
+            raise UserError(f"--trainer {pair}: not here: {REFUSED[key]}")
         if key in taken:
             raise UserError(
                 f"--trainer {pair}: {key} is set by this pipeline's own flags (see --help)"

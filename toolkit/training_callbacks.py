@@ -1,5 +1,6 @@
 """What happens beside training steps: timing, early stopping, keeping checkpoints, progress."""
 
+import math
 import shutil
 import signal
 import time
@@ -16,6 +17,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from toolkit.command import UserError
+from toolkit.console import say
+from toolkit.training_plan import seconds_left
+
 
 class Stopwatch(TrainerCallback):
     """Seconds of the training loop without evaluating, saving, and the first step (warm-up)."""
@@ -23,6 +28,12 @@ class Stopwatch(TrainerCallback):
     def __init__(self) -> None:
         self.seconds, self.steps = 0.0, -1
         self._since = 0.0
+        self._lap = (0.0, 0)
+
+    def lap(self) -> float | None:
+        """Return the mean seconds of a step since the last lap; None if none was timed."""
+        (seconds, steps), self._lap = self._lap, (self.seconds, self.steps)
+        return (self.seconds - seconds) / (self.steps - steps) if self.steps > steps else None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._since = time.perf_counter()
@@ -50,6 +61,54 @@ class AfterEachStep(TrainerCallback):
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         self.action()
+
+
+class Forecast(TrainerCallback):
+    """After three timed steps, say once how long training will take."""
+
+    def __init__(self, stopwatch: Stopwatch, plan: dict[str, Any]):
+        self.stopwatch, self.plan = stopwatch, plan
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.stopwatch.steps != 3 or not state.is_world_process_zero:
+            return
+        step_seconds = self.stopwatch.seconds / 3
+        seconds = seconds_left(state.global_step, step_seconds, self.plan)
+        if seconds >= 60:
+            speed = self.plan["tokens_per_step"] / step_seconds
+            say(f"       {seconds / 60:,.0f} minutes to go at {speed:,.0f} tokens/s")
+
+
+class StopWhenDiverged(TrainerCallback):
+    """Stop where the loss is no number, or higher than knowing nothing: ln(vocabulary) and more."""
+
+    def __init__(self, vocabulary: int):
+        self.knowing_nothing = math.log(vocabulary)
+        self.highest: float | None = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss"))
+        if loss is None:
+            return
+        if self.highest is None:
+            self.highest = max(loss, self.knowing_nothing) + 1.0
+        if loss <= self.highest:  # not so for what is no number
+            return
+        best = state.best_model_checkpoint
+        kept = f"; the best checkpoint so far is {best}" if best else ""
+        raise UserError(
+            f"training diverged at step {state.global_step:,} (loss {loss:.4g}): lower "
+            f"--learning_rate (it was {args.learning_rate:g}) or raise --warmup_steps{kept}"
+        )
 
 
 class EarlyStopping(TrainerCallback):

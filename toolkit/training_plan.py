@@ -12,7 +12,7 @@ def plan_training(
     """Return the plan. `asked`: step 6's options, where None leaves a value to us or to `usual`.
 
     `blocks`: how many blocks train and validation hold. Steps are optimizer steps; the last one of
-    an epoch may see fewer tokens than `tokens_per_step`.
+    an epoch may see fewer tokens than `tokens_per_step`. The batch sizes asked for are numbers.
     """
     micro_batches = math.ceil(blocks["train"] / asked["per_device_train_batch_size"])
     steps_per_epoch = math.ceil(micro_batches / asked["gradient_accumulation_steps"])
@@ -27,9 +27,14 @@ def plan_training(
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
         "epochs": steps / steps_per_epoch,
+        "per_device_train_batch_size": asked["per_device_train_batch_size"],
+        "gradient_accumulation_steps": asked["gradient_accumulation_steps"],
         "tokens_per_step": batch * block_size,
         "tokens_per_epoch": blocks["train"] * block_size,
-        "learning_rate": asked["learning_rate"] or usual["learning_rate"],
+        "tokens_per_validation": blocks["validation"] * block_size,
+        "learning_rate": usual["learning_rate"]
+        if asked["learning_rate"] in (None, "auto")
+        else asked["learning_rate"],
         "eval_steps": eval_steps,
         "save_steps": asked["save_steps"] or eval_steps,
         "logging_steps": asked["logging_steps"] or max(1, steps // 100),
@@ -40,3 +45,31 @@ def tokens_after(steps: int, plan: dict[str, Any]) -> int:
     """Return how many tokens the first `steps` steps of a plan train on, ragged ones included."""
     epochs, rest = divmod(steps, plan["steps_per_epoch"])
     return epochs * plan["tokens_per_epoch"] + rest * plan["tokens_per_step"]
+
+
+def seconds_left(done: int, step_seconds: float, plan: dict[str, Any]) -> float:
+    """Return the time that the steps after `done`, with their validations, will take.
+
+    A validation's token costs a third of a trained one: it goes forward only.
+    """
+    steps = plan["steps"] - done
+    validations = plan["steps"] // plan["eval_steps"] - done // plan["eval_steps"]
+    return step_seconds * (
+        steps + validations * plan["tokens_per_validation"] / plan["tokens_per_step"] / 3
+    )
+
+
+def verdict(validations: list[tuple[int, float]]) -> str:
+    """Return one sentence on how validation went. `validations`: (step, loss), in their order.
+
+    Overfitted: the last loss is above the best by more than 1% of it. Plateaued: all that was won
+    after a validation is at most 2% of what was won until then; the first such step is named.
+    """
+    first, last = validations[0][1], validations[-1][1]
+    best_step, best = min(validations, key=lambda entry: entry[1])
+    if last > 1.01 * best:
+        return f"overfitted from step {best_step:,}: validation loss {best:.3f}, then {last:.3f}"
+    for step, loss in validations[1:-1]:
+        if loss - best <= 0.02 * (first - loss):
+            return f"plateaued at step {step:,}: validation loss {loss:.3f}, in the end {last:.3f}"
+    return f"validation loss improved up to step {best_step:,}"

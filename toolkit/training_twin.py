@@ -9,17 +9,18 @@ et al., arXiv:1710.03740). In float32 the two share their weights.
 import copy
 
 import torch
-from transformers import GPT2LMHeadModel
 
 from toolkit.cpu_kernels import use_cpu_kernels
 from toolkit.fused_loss import aligned, next_token_loss
 from toolkit.precision import DTYPES
+from toolkit.trainable import plain_model
 
 
 class TrainingTwin:
     """Computes the training loss of `model` in `precision`; its gradients land in `model`."""
 
-    def __init__(self, model: GPT2LMHeadModel, precision: str, compiled: bool = False):
+    def __init__(self, model: torch.nn.Module, precision: str, compiled: bool = False):
+        model = plain_model(model)
         weights = list(model.parameters())
         shared = precision == "fp32"
         known = {id(weight): weight for weight in weights} if shared else {}
@@ -38,13 +39,15 @@ class TrainingTwin:
             use_cpu_kernels(self.twin)
         self.body = torch.compile(self.twin.transformer) if compiled else self.twin.transformer
 
-    def loss(self, batch: dict[str, torch.Tensor], count: torch.Tensor | int) -> torch.Tensor:
-        """Return the summed cross entropy of the batch's labels over `count`; masked ones aside.
+    def loss(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, count: torch.Tensor | int
+    ) -> torch.Tensor:
+        """Return the summed cross entropy of the labels over `count`; masked ones (-100) aside.
 
-        `batch`: `input_ids` and `labels`, both (blocks, block_size); labels are not shifted yet.
+        `input_ids`, `labels`: (blocks, block_size); the labels are not shifted yet.
         """
-        states = self.body(batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
-        targets = batch["labels"][:, 1:]
+        states = self.body(input_ids, use_cache=False).last_hidden_state[:, :-1]
+        targets = labels[:, 1:]
         scored = targets != -100
         head = self.twin.lm_head.weight
         return next_token_loss(states[scored], head, self.padded, targets[scored], count)

@@ -1,0 +1,48 @@
+"""`--learning_rate auto`: a few short seeded trials, scored on validation loss."""
+
+import math
+from collections.abc import Callable
+
+from datasets import Dataset
+from transformers import Trainer
+
+from toolkit.command import UserError
+from toolkit.console import say
+
+FACTORS = (0.3, 1.0, 3.0, 10.0)  # of the usual learning rate
+FEWEST_STEPS, MOST_STEPS, SHARE_OF_STEPS = 10, 40, 0.1
+VALIDATION_BLOCKS = 32
+
+
+def trial_steps(steps: int) -> int:
+    """Return how long the trials before a run of `steps` steps are: a tenth of it, 10 to 40."""
+    return min(MOST_STEPS, max(FEWEST_STEPS, round(SHARE_OF_STEPS * steps)))
+
+
+def try_learning_rates(
+    make_trainer: Callable[[float], Trainer], usual: float, validation: Dataset
+) -> list[dict[str, float]]:
+    """Train briefly at several rates; return `learning_rate` and `validation_loss` of each trial.
+
+    `make_trainer` returns a trainer of a fresh copy of the model; each trial sees the same batches,
+    warms up and falls as the run itself will. Short trials favour high rates a little. Raises
+    UserError where every trial diverged.
+    """
+    held_out = validation.select(range(min(VALIDATION_BLOCKS, len(validation))))
+    trials = []
+    for rate in (factor * usual for factor in FACTORS):
+        trainer = make_trainer(rate)
+        try:
+            trainer.train()
+            loss = trainer.evaluate(held_out)["eval_loss"]
+        except UserError:
+            loss = math.inf
+        trials.append({"learning_rate": rate, "validation_loss": loss})
+        say(f"       tried learning rate {rate:g}: validation loss {loss:.3f}")
+    if all(math.isinf(trial["validation_loss"]) for trial in trials):
+        raise UserError("--learning_rate auto: every trial diverged; give a learning rate")
+    return trials
+
+
+def best_rate(trials: list[dict[str, float]]) -> float:
+    return min(trials, key=lambda trial: trial["validation_loss"])["learning_rate"]
