@@ -9,7 +9,6 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import DatasetDict
 from transformers import GPT2LMHeadModel, SchedulerType, TrainingArguments
 
 from create_dataset import collate
@@ -21,7 +20,8 @@ from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import extra_arguments
 from toolkit.training_plan import plan_training
-from train_test_split import read_splits
+from toolkit.training_stream import follow_stream
+from train_test_split import Splits, read_splits
 
 # What suits a pretrained model, and what a model that starts from nothing needs.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
@@ -88,16 +88,16 @@ class TrainerOptions:
 
 
 def configure_trainer(
-    model: GPT2LMHeadModel, splits: DatasetDict, options: TrainerOptions, run: RunDirectory
+    model: GPT2LMHeadModel, splits: Splits, options: TrainerOptions, run: RunDirectory
 ) -> PipelineTrainer:
     """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
-        plan = make_plan(splits, options, run)
+        plan = make_plan(options, run)
         trainer = build_trainer(model, splits, options, plan, run)
         step.results = plan
         step.summary = (
             f"{plan['trainable_parameters']:,} parameters to train, {plan['steps']:,} steps of "
-            f"{plan['tokens_per_step']:,} tokens ({plan['epochs']:.3g} epochs), learning rate "
+            f"{plan['tokens_per_step']:,} tokens ({describe_epochs(plan)}), learning rate "
             f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps"
         )
     return trainer
@@ -111,19 +111,24 @@ def read_trainer(run: RunDirectory) -> PipelineTrainer:
     return build_trainer(read_gpt2(run)[0], read_splits(run), options, record["results"], run)
 
 
-def make_plan(splits: DatasetDict, options: TrainerOptions, run: RunDirectory) -> dict[str, Any]:
+def describe_epochs(plan: dict[str, Any]) -> str:
+    return f"{plan['epochs']:.3g} epochs" if plan["epochs"] else "from a stream"
+
+
+def make_plan(options: TrainerOptions, run: RunDirectory) -> dict[str, Any]:
     """Return what training will do, with every value that the options left to us."""
     loaded = run.results("load_gpt2")
     usual = FROM_SCRATCH if loaded["from_scratch"] else FINE_TUNING
-    block_size = run.results("train_test_split")["block_size"]
-    blocks = {name: len(splits[name]) for name in ("train", "validation")}
+    split = run.results("train_test_split")
+    block_size, accounts = split["block_size"], split["splits"]
+    blocks = {name: accounts[name]["blocks"] for name in ("train", "validation")}
     steps = plan_training(vars(options), blocks, block_size, usual)
     return {"trainable_parameters": loaded["parameters"], **steps}
 
 
 def build_trainer(
     model: GPT2LMHeadModel,
-    splits: DatasetDict,
+    splits: Splits,
     options: TrainerOptions,
     plan: dict[str, Any],
     run: RunDirectory,
@@ -154,7 +159,7 @@ def build_trainer(
     )
     fixed |= {name: getattr(options, name) for name in (*same, "lr_scheduler_type")}
     usual = {"report_to": "none", "ddp_find_unused_parameters": False}
-    return PipelineTrainer(
+    trainer = PipelineTrainer(
         model=model,
         args=TrainingArguments(
             **fixed, **{**usual, **extra_arguments(options.trainer or [], {*fixed, *vars(options)})}
@@ -166,6 +171,8 @@ def build_trainer(
         precision=run.precision,
         patience=options.early_stopping_patience,
     )
+    follow_stream(trainer)
+    return trainer
 
 
 @command

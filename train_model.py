@@ -24,6 +24,7 @@ from toolkit.options import flag
 from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_plan import tokens_after
+from toolkit.training_stream import resume_stream, stream_results
 
 
 @dataclass
@@ -55,6 +56,7 @@ def train_model(
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
+        resume_stream(trainer, checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         state = trainer.state
         if trainer.interruption.came and state.global_step < state.max_steps:
@@ -73,6 +75,7 @@ def train_model(
             "stopped_early": state.global_step < state.max_steps,
             "best_step": state.best_global_step,
             "best_validation_loss": state.best_metric,
+            **stream_results(trainer),
         }
         step.measured = measure(trainer, plan)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None

@@ -31,20 +31,19 @@ def tokenize_documents(
     Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
     list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
     """
-    kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.uint32()
-    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": pa.list_(kind)}
+    kind = token_type(tokenizer)
+    numbers = pa.list_(pa.from_numpy_dtype(kind))
+    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": numbers}
     schema = pa.schema({**columns, "prompt_tokens": pa.uint32()})
     account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
     progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches_of(documents):
-            kept = [d for d in batch if (d.text if d.completion is None else d.completion).strip()]
+            kept = list(filter(has_text, batch))
             ids, prompt_tokens = encode(kept, tokenizer)
             flat = np.concatenate(ids) if ids else np.empty(0)
             offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-            tokens = pa.ListArray.from_arrays(
-                pa.array(offsets), pa.array(flat.astype(kind.to_pandas_dtype()))
-            )
+            tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
             contents = np.array([content_of(document) for document in kept], np.uint64)
             names = pa.array([document.name for document in kept], pa.string())
             arrays = [names, pa.array(contents), tokens, pa.array(prompt_tokens, pa.uint32())]
@@ -107,6 +106,16 @@ def content_of(document: Document) -> int:
     """Return a hash of a document's words: the same for copies that differ in space and case."""
     words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold()
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+
+
+def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:
+    """Return the type that token ids are stored in: uint16 where the vocabulary fits."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def has_text(document: Document) -> bool:
+    """Tell whether there is anything to learn: text, or of a prompt the completion."""
+    return bool((document.text if document.completion is None else document.completion).strip())
 
 
 def length_of(document: Document) -> int:
