@@ -60,6 +60,12 @@ class DatasetOptions:
         None, "keep this share of the documents, drawn by the seed, before tokenizing"
     )
     max_documents: int | None = flag(None, "keep at most this many documents a split")
+    num_proc: int | None = flag(
+        None,
+        "CPU cores to tokenize with, so that others stay free (default: all); what comes out is "
+        "the same",
+        recorded=False,
+    )
     streaming: bool = flag(
         False,
         "for what does not fit on the disk: read and tokenize while training, keep only held-out "
@@ -83,7 +89,7 @@ class DatasetOptions:
             raise ValueError(
                 f"--sample_fraction must lie above 0 and up to 1, got {self.sample_fraction}"
             )
-        require_above(self, 0, "max_documents")
+        require_above(self, 0, "max_documents", "num_proc")
         for name in ("sample_fraction", "max_documents"):
             if self.streaming and getattr(self, name) is not None:
                 raise ValueError(f"--{name} does not go with --streaming: --max_steps bounds that")
@@ -126,6 +132,7 @@ def create_dataset(
             documents, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
             save_splits(documents, step.folder("documents"))
         step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
+        step.measured["num_proc"] = options.num_proc
         step.summary = summarize(accounts, options)
     return read_documents(run)
 
@@ -134,7 +141,8 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
     """Return the tokenized documents of step 4, or with --streaming what reads them."""
     folder = run.finished("create_dataset") / "documents"
     record = run.record("create_dataset")
-    options = build(DatasetOptions, record["options"])
+    num_proc = record["measured"]["num_proc"]
+    options = build(DatasetOptions, {**record["options"], "num_proc": num_proc})
     if options.streaming:
         return stream_documents(options, lambda: read_gpt2(run)[1], record["results"]["revision"])
     return load_from_disk(folder)
@@ -149,7 +157,9 @@ def tokenize_corpus(
         texts = sample_documents(texts, options.sample_fraction, options.max_documents, seed)
         texts = (with_separator(document, options) for document in texts)
         path = work / f"{name}.arrow"
-        documents[name], accounts[name] = tokenize_documents(texts, tokenizer, path, name)
+        documents[name], accounts[name] = tokenize_documents(
+            texts, tokenizer, path, name, options.num_proc
+        )
         if not documents[name].num_rows:
             raise UserError(
                 f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"
@@ -169,6 +179,7 @@ def stream_documents(
         open_tokenizer=open_tokenizer,
         prepare=lambda document: with_separator(document, options),
         completions=options.prompt_column is not None,
+        num_proc=options.num_proc,
     )
 
 

@@ -24,7 +24,7 @@ from toolkit.options import flag
 from toolkit.run_directory import RunDirectory
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_plan import tokens_after
-from toolkit.training_stream import resume_stream, stream_results
+from toolkit.training_stream import describe_stream, resume_stream, stream_results
 
 
 @dataclass
@@ -84,6 +84,7 @@ def train_model(
             f"trained {state.global_step:,} steps{stopped} "
             f"at {step.measured['tokens_per_second']:,} tokens/s; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}"
+            + describe_stream(step.results)
         )
     return model
 

@@ -122,9 +122,10 @@ def summarize(results: dict[str, Any]) -> str:
         notes.append(f"{share:.1%} of test 13-token windows also in train")
     held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
     if stream := results.get("stream"):
+        where = f"found in the first {stream['documents_read']:,} documents; "
         return (
-            f"training blocks of {results['block_size']} tokens come from the stream, {held_out}, "
-            f"of its first {stream['documents_read']:,} documents ({'; '.join(notes)})"
+            f"training blocks of {results['block_size']} tokens come from the stream, {held_out} "
+            f"({where if stream['documents_read'] else ''}{'; '.join(notes)})"
         )
     return (
         f"{counts['train']:,} training blocks of {results['block_size']} tokens, {held_out} "

@@ -47,6 +47,7 @@ class DocumentStream:
     open_tokenizer: Callable[[], PreTrainedTokenizerFast]
     prepare: Callable[[Document], Document]
     completions: bool
+    num_proc: int | None = None
 
     @cached_property
     def sources(self) -> dict[str, list[Source]]:
@@ -93,7 +94,9 @@ def keep_held_out(
     documents, parts = DatasetDict(), {}
     for name, texts in held_out.items():
         path = work / f"{name}-documents.arrow"
-        documents[name], tokenized = tokenize_documents(texts, stream.tokenizer, path, name)
+        documents[name], tokenized = tokenize_documents(
+            texts, stream.tokenizer, path, name, stream.num_proc
+        )
         account[name] = tokenized
         parts[name] = Selection(TokenColumn(documents[name]))
     return documents, parts, account, copied

@@ -5,14 +5,19 @@ Every document ends with the end-of-text token, which is trained on like any oth
 
 import hashlib
 import itertools
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
 from datasets.table import InMemoryTable, MemoryMappedTable
+from tokenizers import Encoding
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -20,16 +25,22 @@ from toolkit.corpus import Document
 
 CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
 PIECE_CHARACTERS = 1 << 14  # a longer text is cut, so that the tokenizer works on it with all cores
+THREADS_OF_ITS_OWN = "TOKENIZERS_PARALLELISM"
 BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
 def tokenize_documents(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, path: Path, label: str
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    label: str,
+    cores: int | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
     Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
     list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
+    `cores`: how many to tokenize with; None takes all.
     """
     kind = token_type(tokenizer)
     numbers = pa.list_(pa.from_numpy_dtype(kind))
@@ -40,7 +51,7 @@ def tokenize_documents(
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches_of(documents):
             kept = list(filter(has_text, batch))
-            ids, prompt_tokens = encode(kept, tokenizer)
+            ids, prompt_tokens = encode(kept, tokenizer, cores)
             flat = np.concatenate(ids) if ids else np.empty(0)
             offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
             tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
@@ -58,7 +69,7 @@ def tokenize_documents(
 
 
 def encode(
-    documents: list[Document], tokenizer: PreTrainedTokenizerFast
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None = None
 ) -> tuple[list[np.ndarray], list[int]]:
     """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""
     end = tokenizer.eos_token_id
@@ -70,7 +81,7 @@ def encode(
         for part in parts
         for piece in part
     ]
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+    encodings = encode_pieces(pieces, tokenizer, cores)
     encoded = iter([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
     ids, prompt_tokens = [], []
     for prompt, completion, document in zip(prompts, completions, documents, strict=True):
@@ -79,6 +90,27 @@ def encode(
         ids.append(np.concatenate([*before, *after, np.array([end], np.uint32)]))
         prompt_tokens.append(0 if document.completion is None else sum(map(len, before)))
     return ids, prompt_tokens
+
+
+def encode_pieces(
+    pieces: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
+) -> list[Encoding]:
+    """Tokenize with the library's own threads, on all cores; or with as many threads of ours."""
+    encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+    if cores is None:
+        return encode(pieces)
+    share = max(1, math.ceil(len(pieces) / cores))
+    shares = [pieces[start : start + share] for start in range(0, len(pieces), share)]
+    before = os.environ.get(THREADS_OF_ITS_OWN)
+    os.environ[THREADS_OF_ITS_OWN] = "false"  # the library looks at every call
+    try:
+        with ThreadPoolExecutor(cores) as threads:
+            return [encoding for part in threads.map(encode, shares) for encoding in part]
+    finally:
+        if before is None:
+            del os.environ[THREADS_OF_ITS_OWN]
+        else:
+            os.environ[THREADS_OF_ITS_OWN] = before
 
 
 def pieces_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:

@@ -85,7 +85,7 @@ class TrainingStream(IterableDataset):
         unused = end["first_block"] - block
         return {
             "blocks": block,
-            "whole_passes": end["place"][0],
+            "passes_read": end["place"][0],
             **end["counts"],
             "blocks_read_but_not_used": unused,
             "tokens_left_over": len(end["carried"]),
@@ -113,7 +113,7 @@ class TrainingStream(IterableDataset):
         place = [state["place"][0] + 1, 0, 0]
         for batch, place_after in batches:
             kept = self.kept_for_training(batch, counts)
-            ids, starts = encode(kept, self.documents.tokenizer)
+            ids, starts = encode(kept, self.documents.tokenizer, self.documents.num_proc)
             texts += ids
             prompts += starts
             counts["tokens_read"] += sum(map(len, ids))
@@ -261,3 +261,13 @@ def stream_results(trainer: Trainer) -> dict[str, dict[str, int]]:
     """Return what the stream gave to the training that has ended, for its record."""
     position = position_in(trainer)
     return {"stream": trainer.train_dataset.account(position.block)} if position else {}
+
+
+def describe_stream(results: dict[str, Any]) -> str:
+    """Return what the console says of `stream_results`."""
+    if stream := results.get("stream"):
+        return (
+            f"; {stream['blocks']:,} blocks, of {stream['documents_read']:,} documents and "
+            f"{stream['tokens_read']:,} tokens of the stream"
+        )
+    return ""
