@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.command import UserError, command
-from toolkit.corpus import Document, Reading, find_sources, read_corpus
+from toolkit.corpus import Reading, find_sources, read_corpus, with_separator
 from toolkit.corpus_files import named_paths
 from toolkit.corpus_tables import Columns
 from toolkit.document_stream import DocumentStream
@@ -107,6 +107,9 @@ class DatasetOptions:
     def reads_whole_files(self) -> bool:
         return not self.streaming
 
+    def separator(self) -> str:
+        return self.completion_separator.replace("\\n", "\n")
+
     def reading(self) -> Reading:
         separator = self.document_separator and self.document_separator.replace("\\n", "\n")
         columns = Columns(self.text_column, self.prompt_column, self.completion_column)
@@ -155,7 +158,7 @@ def tokenize_corpus(
     documents, accounts = {}, {}
     for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
         texts = sample_documents(texts, options.sample_fraction, options.max_documents, seed)
-        texts = (with_separator(document, options) for document in texts)
+        texts = (with_separator(document, options.separator()) for document in texts)
         path = work / f"{name}.arrow"
         documents[name], accounts[name] = tokenize_documents(
             texts, tokenizer, path, name, options.num_proc
@@ -177,7 +180,7 @@ def stream_documents(
     return DocumentStream(
         find=lambda: find_sources(options.corpus, reading, "--corpus"),
         open_tokenizer=open_tokenizer,
-        prepare=lambda document: with_separator(document, options),
+        prepare=lambda document: with_separator(document, options.separator()),
         completions=options.prompt_column is not None,
         num_proc=options.num_proc,
     )
@@ -196,19 +199,6 @@ def collate(blocks: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
             row[: int(block["prompt_tokens"])] = -100
             row[int(block["length"]) :] = -100
     return {"input_ids": tokens, "labels": labels}
-
-
-def with_separator(document: Document, options: DatasetOptions) -> Document:
-    """Put the separator between prompt and completion; a plain text stays as it is.
-
-    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
-    """
-    if document.completion is None or not document.completion.strip():
-        return document
-    separator = options.completion_separator.replace("\\n", "\n")
-    prompt = document.text + separator
-    spaces = prompt[len(prompt.rstrip(" ")) :]
-    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
 
 
 def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> str:

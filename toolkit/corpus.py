@@ -11,7 +11,14 @@ import datasets
 from toolkit.command import UserError
 from toolkit.corpus_files import TABLES, find_files, matching, read_pieces, suffix_of
 from toolkit.corpus_tables import Columns, dataset_rows, read_rows
-from toolkit.documents import cut_articles, cut_at, cut_paragraphs, lines_of, looks_like_wikitext
+from toolkit.documents import (
+    Gauge,
+    cut_articles,
+    cut_at,
+    cut_paragraphs,
+    lines_of,
+    looks_like_wikitext,
+)
 from toolkit.hub_datasets import PREFIX, Splits, load_hub_dataset, shards_of
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation"}
@@ -24,6 +31,18 @@ class Document(NamedTuple):
     name: str
     text: str
     completion: str | None = None
+
+
+def with_separator(document: Document, separator: str) -> Document:
+    """Put a separator between prompt and completion; a plain text stays as it is.
+
+    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
+    """
+    if document.completion is None or not document.completion.strip():
+        return document
+    prompt = document.text + separator
+    spaces = prompt[len(prompt.rstrip(" ")) :]
+    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
 
 
 class Source(NamedTuple):
@@ -121,7 +140,9 @@ def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         return row_documents(rows, path.name, reading.rows)
     if reading.columns.prompt:
         raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
-    pieces = read_pieces(path, flag, reading.encoding)
+    pieces, gauge = read_pieces(path, flag, reading.encoding), Gauge(f"{flag} {path}")
+    if reading.streaming:
+        pieces = gauge.pieces(pieces)
     first = next(pieces, "")
     pieces = itertools.chain([first], pieces)
     if reading.separator:
@@ -134,7 +155,8 @@ def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         return iter([Document(path.name, "".join(pieces).strip("\n"))])
     else:
         texts = cut_paragraphs(pieces)
-    return (Document(f"{path.name}:{number}", text) for number, text in enumerate(texts, start=1))
+    texts = enumerate(gauge.documents(texts), start=1)
+    return (Document(f"{path.name}:{number}", text) for number, text in texts)
 
 
 def row_documents(rows: Iterable[tuple[Any, ...]], name: str, kind: str) -> Iterator[Document]:
