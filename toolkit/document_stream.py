@@ -73,7 +73,10 @@ class DocumentStream:
             spread = sources[:: math.ceil(len(sources) / FILES_CHECKED)]
             first = [list(itertools.islice(self.read(s), DOCUMENTS_CHECKED)) for s in spread]
             if not any(has_text(document) for documents in first for document in documents):
-                raise UserError(f"--corpus: the first documents of {split} hold no text")
+                raise UserError(
+                    f"--corpus {sources[0].name}: the beginning of {split} holds no text, only "
+                    "white space"
+                )
             accounts[split] = {
                 "documents": None,  # unknown before all is read
                 "tokens": None,

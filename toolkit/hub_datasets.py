@@ -24,11 +24,8 @@ def load_hub_dataset(
     """
     repository, _, config = name.removeprefix(PREFIX).partition(":")
     answers = hub_answers()
-    if not answers and streaming:
-        raise UserError(
-            f"{flag} {name}: the Hub ({constants.ENDPOINT}) does not answer, and --streaming reads "
-            "from it; check the network, or leave --streaming out to use a copy in the cache"
-        )
+    if streaming:
+        refuse_silent_hub(name, flag)
     if not answers:  # else the library retries for most of a minute
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -53,11 +50,20 @@ def load_hub_dataset(
 
 def newest_revision(name: str, flag: str) -> str:
     """Return the commit that a Hub dataset is at, so that a stream can go on from the same text."""
+    refuse_silent_hub(name, flag)
     repository = name.removeprefix(PREFIX).partition(":")[0]
     try:
         return HfApi().dataset_info(repository).sha
     except (HfHubHTTPError, HFValidationError, OSError, *http_errors()) as error:
         raise UserError(f"{flag} {name}: cannot be looked up ({first_line(error)})") from None
+
+
+def refuse_silent_hub(name: str, flag: str) -> None:
+    if not hub_answers():
+        raise UserError(
+            f"{flag} {name}: the Hub ({constants.ENDPOINT}) does not answer, and --streaming reads "
+            "from it; check the network, or leave --streaming out to use a copy in the cache"
+        )
 
 
 def shards_of(dataset: datasets.Dataset | datasets.IterableDataset) -> list:
