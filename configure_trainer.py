@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from datasets import DatasetDict
 from transformers import GPT2LMHeadModel, SchedulerType, TrainingArguments
 
 from create_dataset import collate
@@ -28,7 +27,8 @@ from toolkit.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import extra_arguments
 from toolkit.training_plan import plan_training
-from train_test_split import read_splits
+from toolkit.training_stream import follow_stream
+from train_test_split import Splits, read_splits
 
 # What suits a pretrained model, its adapters, and a model that starts from nothing.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
@@ -111,7 +111,7 @@ class TrainerOptions:
 
 
 def configure_trainer(
-    model: GPT2LMHeadModel, splits: DatasetDict, options: TrainerOptions, run: RunDirectory
+    model: GPT2LMHeadModel, splits: Splits, options: TrainerOptions, run: RunDirectory
 ) -> PipelineTrainer:
     """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
@@ -120,7 +120,7 @@ def configure_trainer(
                 f"--torch_compile is for CUDA: on {run.device} it costs a minute and gains nothing"
             )
         model = make_trainable(model, options).to(run.device)
-        plan, step.measured = make_plan(model, splits, options, run)
+        plan, step.measured = make_plan(model, options, run)
         if options.learning_rate == "auto":
             elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
             plan |= pick_learning_rate(model, splits, options, plan, elsewhere)
@@ -146,12 +146,13 @@ def make_trainable(model: GPT2LMHeadModel, options: TrainerOptions) -> torch.nn.
 
 
 def make_plan(
-    model: torch.nn.Module, splits: DatasetDict, options: TrainerOptions, run: RunDirectory
+    model: torch.nn.Module, options: TrainerOptions, run: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what training will do, every choice made, and what it will need on this machine."""
     from_scratch = run.results("load_gpt2")["from_scratch"]
     usual = FROM_SCRATCH if from_scratch else ADAPTERS if options.lora_rank else FINE_TUNING
-    block_size = run.results("train_test_split")["block_size"]
+    split = run.results("train_test_split")
+    block_size = split["block_size"]
     need = preflight.memory_need(model, block_size, run.precision)
     free = preflight.free_memory_bytes(run.device)
     micro_batch, accumulation = (
@@ -165,7 +166,7 @@ def make_plan(
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": effective // micro_batch,
     }
-    blocks = {name: len(splits[name]) for name in ("train", "validation")}
+    blocks = {name: split["splits"][name]["blocks"] for name in ("train", "validation")}
     plan = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trainable_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad),
@@ -181,7 +182,7 @@ def make_plan(
 
 def pick_learning_rate(
     model: torch.nn.Module,
-    splits: DatasetDict,
+    splits: Splits,
     options: TrainerOptions,
     plan: dict[str, Any],
     run: RunDirectory,
@@ -201,7 +202,7 @@ def pick_learning_rate(
 
 def build_trainer(
     model: torch.nn.Module,
-    splits: DatasetDict,
+    splits: Splits,
     options: TrainerOptions,
     plan: dict[str, Any],
     run: RunDirectory,
@@ -230,7 +231,7 @@ def build_trainer(
     }
     usual = {"run_name": run.path.name, "ddp_find_unused_parameters": False}
     more = extra_arguments(options.trainer or [], {*fixed, *vars(options)})
-    return PipelineTrainer(
+    trainer = PipelineTrainer(
         model=model,
         args=TrainingArguments(**fixed, **{**usual, **more}),
         data_collator=collate,
@@ -242,14 +243,17 @@ def build_trainer(
         compiled=options.torch_compile,
         patience=options.early_stopping_patience,
     )
+    follow_stream(trainer)
+    return trainer
 
 
 def summarize(plan: dict[str, Any], measured: dict[str, Any]) -> str:
     share = plan["trainable_parameters"] / plan["parameters"]
+    epochs = f"{plan['epochs']:.3g} epochs" if plan["epochs"] else "from a stream"
     trained = f" of {plan['parameters']:,}" if share < 1 else ""
     return (
         f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
-        f"of {plan['tokens_per_step']:,} tokens ({plan['epochs']:.3g} epochs), learning rate "
+        f"of {plan['tokens_per_step']:,} tokens ({epochs}), learning rate "
         f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
         f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
         f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"

@@ -7,24 +7,27 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import codecs
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import PreTrainedTokenizerFast
 
 from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.command import UserError, command
-from toolkit.corpus import Document, Reading, read_corpus
+from toolkit.corpus import Reading, find_sources, read_corpus, with_separator
 from toolkit.corpus_files import named_paths
 from toolkit.corpus_tables import Columns
+from toolkit.document_stream import DocumentStream
 from toolkit.documents import sample_documents
-from toolkit.hub_datasets import PREFIX
-from toolkit.options import flag, require_above
+from toolkit.files import remove
+from toolkit.hub_datasets import PREFIX, newest_revision
+from toolkit.options import build, flag, require_above
 from toolkit.run_directory import RunDirectory
 from toolkit.tokenized_documents import save_splits, tokenize_documents
 
@@ -57,6 +60,17 @@ class DatasetOptions:
         None, "keep this share of the documents, drawn by the seed, before tokenizing"
     )
     max_documents: int | None = flag(None, "keep at most this many documents a split")
+    num_proc: int | None = flag(
+        None,
+        "CPU cores to tokenize with, so that others stay free (default: all); what comes out is "
+        "the same",
+        recorded=False,
+    )
+    streaming: bool = flag(
+        False,
+        "for what does not fit on the disk: read and tokenize while training, keep only held-out "
+        "documents; needs --max_steps",
+    )
 
     def __post_init__(self) -> None:
         if not self.corpus or not all(self.corpus):
@@ -69,56 +83,107 @@ class DatasetOptions:
             raise ValueError("--text_column cannot go with --prompt_column")
         if self.document_separator == "":
             raise ValueError("--document_separator must not be empty")
-        if self.document_separator and self.corpus[0].startswith(PREFIX):
+        if self.document_separator and self.is_on_hub():
             raise ValueError("--document_separator is for text files, not for hub:NAME corpora")
         if self.sample_fraction is not None and not 0 < self.sample_fraction <= 1:
             raise ValueError(
                 f"--sample_fraction must lie above 0 and up to 1, got {self.sample_fraction}"
             )
-        require_above(self, 0, "max_documents")
+        require_above(self, 0, "max_documents", "num_proc")
+        for name in ("sample_fraction", "max_documents"):
+            if self.streaming and getattr(self, name) is not None:
+                raise ValueError(f"--{name} does not go with --streaming: --max_steps bounds that")
         try:
             codecs.lookup(self.encoding)
         except LookupError:
             raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
 
+    def is_on_hub(self) -> bool:
+        return self.corpus[0].startswith(PREFIX)
+
     def files_read(self) -> list[Path]:
-        return [] if self.corpus[0].startswith(PREFIX) else named_paths(self.corpus)
+        return [] if self.is_on_hub() else named_paths(self.corpus)
+
+    def reads_whole_files(self) -> bool:
+        return not self.streaming
+
+    def separator(self) -> str:
+        return self.completion_separator.replace("\\n", "\n")
 
     def reading(self) -> Reading:
         separator = self.document_separator and self.document_separator.replace("\\n", "\n")
         columns = Columns(self.text_column, self.prompt_column, self.completion_column)
-        return Reading(columns, self.rows, separator, self.encoding)
+        return Reading(columns, self.rows, separator, self.encoding, self.streaming)
 
 
 def create_dataset(
     tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, run: RunDirectory
-) -> DatasetDict:
+) -> DatasetDict | DocumentStream:
     """Return the documents as token ids, each ending in end-of-text: see `tokenize_documents`.
 
-    One split, `train`, or the corpus's own splits.
+    One split, `train`, or the corpus's own splits. With --streaming, what reads them on the fly.
     """
     with run.step(__file__, options, after="load_gpt2") as step:
-        documents, accounts, work = {}, {}, step.scratch()
-        for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
-            texts = sample_documents(
-                texts, options.sample_fraction, options.max_documents, run.seed
+        if options.streaming:
+            revision = (
+                newest_revision(options.corpus[0], "--corpus") if options.is_on_hub() else None
             )
-            texts = (with_separator(document, options) for document in texts)
-            path = work / f"{name}.arrow"
-            documents[name], accounts[name] = tokenize_documents(texts, tokenizer, path, name)
-            if not documents[name].num_rows:
-                raise UserError(
-                    f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"
-                )
-        save_splits(documents, step.folder("documents"))
-        step.results = {"splits": accounts, "completions": options.prompt_column is not None}
+            accounts = stream_documents(options, lambda: tokenizer, revision).check()
+            step.results["revision"] = revision
+            remove(run.path / "documents")  # of an earlier run without --streaming
+        else:
+            documents, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
+            save_splits(documents, step.folder("documents"))
+        step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
+        step.measured["num_proc"] = options.num_proc
         step.summary = summarize(accounts, options)
     return read_documents(run)
 
 
-def read_documents(run: RunDirectory) -> DatasetDict:
-    """Return the tokenized documents of step 4."""
-    return load_from_disk(run.finished("create_dataset") / "documents")
+def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
+    """Return the tokenized documents of step 4, or with --streaming what reads them."""
+    folder = run.finished("create_dataset") / "documents"
+    record = run.record("create_dataset")
+    num_proc = record["measured"]["num_proc"]
+    options = build(DatasetOptions, {**record["options"], "num_proc": num_proc})
+    if options.streaming:
+        return stream_documents(options, lambda: read_gpt2(run)[1], record["results"]["revision"])
+    return load_from_disk(folder)
+
+
+def tokenize_corpus(
+    tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, seed: int, work: Path
+) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
+    """Return each split's documents as token ids, in files in `work`, and an account of each."""
+    documents, accounts = {}, {}
+    for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
+        texts = sample_documents(texts, options.sample_fraction, options.max_documents, seed)
+        texts = (with_separator(document, options.separator()) for document in texts)
+        path = work / f"{name}.arrow"
+        documents[name], accounts[name] = tokenize_documents(
+            texts, tokenizer, path, name, options.num_proc
+        )
+        if not documents[name].num_rows:
+            raise UserError(
+                f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"
+            )
+    return documents, accounts
+
+
+def stream_documents(
+    options: DatasetOptions,
+    open_tokenizer: Callable[[], PreTrainedTokenizerFast],
+    revision: str | None,
+) -> DocumentStream:
+    """Return what reads the corpus on the fly; nothing is opened yet."""
+    reading = options.reading()._replace(revision=revision)
+    return DocumentStream(
+        find=lambda: find_sources(options.corpus, reading, "--corpus"),
+        open_tokenizer=open_tokenizer,
+        prepare=lambda document: with_separator(document, options.separator()),
+        completions=options.prompt_column is not None,
+        num_proc=options.num_proc,
+    )
 
 
 def collate(blocks: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -136,28 +201,20 @@ def collate(blocks: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens, "labels": labels}
 
 
-def with_separator(document: Document, options: DatasetOptions) -> Document:
-    """Put the separator between prompt and completion; a plain text stays as it is.
-
-    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
-    """
-    if document.completion is None or not document.completion.strip():
-        return document
-    separator = options.completion_separator.replace("\\n", "\n")
-    prompt = document.text + separator
-    spaces = prompt[len(prompt.rstrip(" ")) :]
-    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
-
-
-def summarize(accounts: dict[str, dict[str, int]], options: DatasetOptions) -> str:
-    total = {key: sum(account[key] for account in accounts.values()) for key in accounts["train"]}
+def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> str:
+    total = {
+        key: sum(account[key] or 0 for account in accounts.values()) for key in accounts["train"]
+    }
+    corpus = " ".join(options.corpus)
     own = f", splits of its own: {', '.join(accounts)}" if len(accounts) > 1 else ""
+    if options.streaming:
+        return (
+            f"a stream of {total['sources']:,} files or shards from {corpus}{own}; the first "
+            f"documents of {total['sources_checked']:,} can be read, the rest is not known yet"
+        )
     dropped = total["empty_documents_dropped"]
     note = f" ({dropped:,} documents dropped: empty)" if dropped else ""
-    return (
-        f"{total['documents']:,} documents, {total['tokens']:,} tokens "
-        f"from {' '.join(options.corpus)}{own}{note}"
-    )
+    return f"{total['documents']:,} documents, {total['tokens']:,} tokens from {corpus}{own}{note}"
 
 
 @command

@@ -25,6 +25,7 @@ from toolkit.run_directory import RunDirectory
 from toolkit.trainable import copy_adapter, open_checkpoint
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_plan import tokens_after, verdict
+from toolkit.training_stream import describe_stream, resume_stream, stream_results
 
 
 @dataclass
@@ -56,6 +57,7 @@ def train_model(
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
+        resume_stream(trainer, checkpoint)
         keep_freed_memory()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         state = trainer.state
@@ -77,6 +79,7 @@ def train_model(
             "stopped_early": state.global_step < state.max_steps,
             "best_step": state.best_global_step,
             "best_validation_loss": state.best_metric,
+            **stream_results(trainer),
         }
         step.measured = measure(trainer, plan)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
@@ -87,7 +90,7 @@ def train_model(
             f"trained {state.global_step:,} steps{stopped} "
             f"at {step.measured['tokens_per_second']:,} tokens/s; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
-            f"{step.results['verdict']}"
+            f"{step.results['verdict']}" + describe_stream(step.results)
         )
     return model
 

@@ -7,21 +7,24 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from create_dataset import read_documents
 from import_modules import parse
+from toolkit.block_splits import make_blocks, make_examples
 from toolkit.command import UserError, command
+from toolkit.document_stream import DocumentStream, keep_held_out, named_contents
 from toolkit.leakage import leak
 from toolkit.options import flag, require_above
-from toolkit.packing import Selection, choose_block_size, pack, pad_examples
 from toolkit.run_directory import RunDirectory
-from toolkit.splitting import split_documents
+from toolkit.splitting import contents_of, prompt_lengths, split_documents
 from toolkit.tokenized_documents import save_splits
+from toolkit.training_stream import TrainingStream
+
+Splits: TypeAlias = dict[str, Dataset | TrainingStream]
+HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold
 
 
 @dataclass
@@ -30,6 +33,11 @@ class SplitOptions:
 
     validation_fraction: float = flag(0.1, "share of documents for validation during training")
     test_fraction: float = flag(0.1, "share of documents held out for step 8")
+    hold_out_by: Literal["auto", "shuffle", "hash"] = flag(
+        "auto",
+        "hash: a hash of its words says where a document goes, whatever the order, the seed and "
+        "the rest of the corpus; auto shuffles, and takes hash with --streaming",
+    )
     block_size: int | None = flag(
         None,
         "tokens a block (default: the model's positions, halved until train fills 20 blocks and "
@@ -50,99 +58,53 @@ class SplitOptions:
 
 
 def train_test_split(
-    documents: DatasetDict, options: SplitOptions, run: RunDirectory
-) -> DatasetDict:
+    documents: DatasetDict | DocumentStream, options: SplitOptions, run: RunDirectory
+) -> Splits:
     """Return train, validation and test: `input_ids` of shape (blocks, block_size), token ids.
 
     A corpus's own validation and test splits are used as they are; what is missing is cut from
-    train. A copy of a held-out document is dropped from train.
+    train. A copy of a held-out document is dropped from train. Of a stream, train is a
+    TrainingStream, and the others are as large as HELD_OUT_CHARACTERS allows.
     """
     with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
         fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
-        parts, copied = split_documents(documents, fractions, run.seed)
-        if run.results("create_dataset")["completions"]:
-            splits, accounts = make_examples(documents, parts, options, run)
+        streamed, work = isinstance(documents, DocumentStream), step.scratch()
+        if not streamed:
+            parts, copied = split_documents(
+                documents, fractions, run.seed, by_hash=options.hold_out_by == "hash"
+            )
+        elif options.hold_out_by == "shuffle":
+            raise UserError("--hold_out_by shuffle needs every document at once; a stream has hash")
         else:
-            splits, accounts = make_blocks(parts, options, run, step.scratch())
-        save_splits(splits, step.folder("splits"))
+            documents, parts, stream, copied = keep_held_out(documents, fractions, work)
+            step.results["stream"] = stream
+        longest = run.results("load_gpt2")["n_positions"]
+        if run.results("create_dataset")["completions"]:
+            prompts = prompt_lengths(documents, parts)
+            splits, accounts = make_examples(parts, prompts, options.block_size, longest)
+        else:
+            splits, accounts = make_blocks(parts, options.block_size, longest, work)
         size = len(splits["test"][0]["input_ids"])
-        share = leak(parts["train"], parts["test"])
-        step.results = {"block_size": size, "splits": accounts, "copies": copied}
+        if streamed:
+            accounts = {"train": dict.fromkeys(accounts["test"]), **accounts}  # not known yet
+            splits[HELD_OUT] = named_contents(documents)
+        save_splits(splits, step.folder("splits"))
+        share = None if streamed else leak(parts["train"], parts["test"])
+        step.results |= {"block_size": size, "splits": accounts, "copies": copied}
         step.results["test_13_token_windows_in_train"] = share
         step.summary = summarize(step.results)
     return read_splits(run)
 
 
-def read_splits(run: RunDirectory) -> DatasetDict:
-    """Return the packed splits of step 5."""
-    return load_from_disk(run.finished("train_test_split") / "splits").with_format("numpy")
-
-
-def make_blocks(
-    parts: dict[str, Selection], options: SplitOptions, run: RunDirectory, work: Path
-) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
-    """Return packed blocks and where every token went: read = in blocks + left over, per split."""
-    tokens = {name: part.tokens() for name, part in parts.items()}
-    size = block_size_for(tokens, options, run.results("load_gpt2")["n_positions"])
-    splits = {name: pack(part, size, work / f"{name}.arrow") for name, part in parts.items()}
-    accounts = {}
-    for name, part in parts.items():
-        kept = len(splits[name]) * size
-        accounts[name] = {
-            "documents": len(part),
-            "blocks": len(splits[name]),
-            "tokens_read": tokens[name],
-            "tokens_in_blocks": kept,
-            "tokens_left_over": tokens[name] - kept,
-        }
-    return splits, accounts
-
-
-def make_examples(
-    documents: DatasetDict, parts: dict[str, Selection], options: SplitOptions, run: RunDirectory
-) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
-    """Return prompt/completion examples, one a row, and where every token went, per split."""
-    longest = run.results("load_gpt2")["n_positions"]
-    needed = max(len(example) for part in parts.values() for example in part)
-    size = options.block_size or min(longest, -(-needed // 8) * 8)
-    refuse_beyond(longest, size)
-    splits, accounts = {}, {}
-    for name, part in parts.items():
-        source = documents[name if name in documents else "train"].with_format("numpy")
-        starts = np.asarray(source["prompt_tokens"])[part.order]
-        end = int(part.documents[0][-1])
-        splits[name], dropped = pad_examples(part, starts, size, padding=end)
-        if not len(splits[name]):
-            raise UserError(f"--block_size {size}: every {name} example is longer than that")
-        kept = int(np.sum(splits[name]["length"]))
-        accounts[name] = {
-            "documents": len(part),
-            "blocks": len(splits[name]),
-            "tokens_read": part.tokens(),
-            "tokens_in_blocks": kept,
-            "tokens_left_over": 0,
-            **dropped,
-        }
-    return splits, accounts
-
-
-def block_size_for(tokens: dict[str, int], options: SplitOptions, longest: int) -> int:
-    """Return the block size asked for, or the automatic one. Refuses what no split could fill."""
-    size = options.block_size or choose_block_size(tokens, longest)
-    refuse_beyond(longest, size)
-    name, fewest = min(tokens.items(), key=lambda entry: entry[1])
-    if fewest < size:
-        can = f"--block_size {fewest} would do" if fewest > 1 else "give more text"
-        raise UserError(
-            f"--block_size {size}: the corpus has {sum(tokens.values()):,} tokens, "
-            f"and the {name} split only {fewest:,}, less than one block; {can}"
-        )
-    return size
-
-
-def refuse_beyond(longest: int, size: int) -> None:
-    if size > longest:
-        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")
+def read_splits(run: RunDirectory) -> Splits:
+    """Return the packed splits of step 5, and of a stream what packs its train split."""
+    splits = load_from_disk(run.finished("train_test_split") / "splits").with_format("numpy")
+    if HELD_OUT not in splits:
+        return splits
+    results, contents = run.results("train_test_split"), contents_of(splits.pop(HELD_OUT))
+    shares, size = results["stream"]["shares"], results["block_size"]
+    train = TrainingStream(read_documents(run), shares, contents, size, run.seed)
+    return {"train": train, **splits}
 
 
 def summarize(results: dict[str, Any]) -> str:
@@ -152,15 +114,21 @@ def summarize(results: dict[str, Any]) -> str:
         ("tokens_left_over", "tokens left over"),
         ("examples_dropped_too_long", "examples dropped: longer than a block"),
     ):
-        if total := sum(account.get(key, 0) for account in results["splits"].values()):
+        if total := sum(account.get(key) or 0 for account in results["splits"].values()):
             notes.append(f"{total:,} {what}")
     if dropped := sum(account["documents_dropped"] for account in results["copies"].values()):
         notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
     if (share := results["test_13_token_windows_in_train"]) is not None:
         notes.append(f"{share:.1%} of test 13-token windows also in train")
+    held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
+    if stream := results.get("stream"):
+        where = f"found in the first {stream['documents_read']:,} documents; "
+        return (
+            f"training blocks of {results['block_size']} tokens come from the stream, {held_out} "
+            f"({where if stream['documents_read'] else ''}{'; '.join(notes)})"
+        )
     return (
-        f"{counts['train']:,} training blocks of {results['block_size']} tokens, "
-        f"{counts['validation']:,} for validation, {counts['test']:,} for the test "
+        f"{counts['train']:,} training blocks of {results['block_size']} tokens, {held_out} "
         f"({'; '.join(notes)})"
     )
 

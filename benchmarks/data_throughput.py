@@ -6,7 +6,10 @@ For growing numbers of the given files it runs, in turn and each in a process of
 pipeline's steps 4 and 5, and the bare yardstick: one `encode_batch_fast` call of the `tokenizers`
 library a file, over texts that are in memory already, its result thrown away. Printed are medians:
 MB of text a second and tokens a second of step 4 (reading, tokenizing and writing), its share of
-the yardstick's speed, the seconds of step 5, and the peak of resident memory.
+the yardstick's speed, and the seconds of step 5; then the MB of text a second of one pass over
+a stream (--streaming: read, tokenized, packed and shuffled, nothing trained). Peaks of resident
+memory are given for both ways, each in two parts (Linux only): what the process holds itself
+(anonymous), and pages of mapped files, which the system takes back when it needs them.
 """
 
 if __name__ == "__main__":
@@ -22,38 +25,82 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def ours(files: list[str], tokenizer: str) -> dict[str, float]:
+@contextmanager
+def memory_peaks(every_seconds: float = 0.02) -> Iterator[dict[str, int]]:
+    """Sample this process's anonymous and file-mapped resident memory, in bytes."""
+    peaks, ended = {"RssAnon": 0, "RssFile": 0}, threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(every_seconds):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in peaks:
+                    peaks[name] = max(peaks[name], int(value.split()[0]) * 1024)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        sampler.join()
+
+
+def ours(files: list[str], tokenizer: str, streaming: bool = False) -> dict[str, float]:
     """Run steps 2 to 5 in an empty run directory and return what steps 4 and 5 took."""
     from create_dataset import DatasetOptions, create_dataset
     from import_modules import RunOptions, import_modules, read_run
     from load_gpt2 import LoadOptions, load_gpt2
-    from toolkit.memory import peak_memory_bytes
     from train_test_split import SplitOptions, train_test_split
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, memory_peaks() as peaks:
         options = RunOptions(run_dir=f"{folder}/run", device="cpu")
         run = read_run(options)
         import_modules(options, run)
         _, tokenizer = load_gpt2(LoadOptions(from_scratch=True, tokenizer=tokenizer), run)
         begin = time.perf_counter()
-        documents = create_dataset(tokenizer, DatasetOptions(corpus=files), run)
+        options = DatasetOptions(corpus=files, streaming=streaming)
+        documents = create_dataset(tokenizer, options, run)
         tokenized = time.perf_counter()
-        train_test_split(documents, SplitOptions(), run)
+        splits = train_test_split(documents, SplitOptions(), run)
         packed = time.perf_counter()
+        if streaming:
+            return {**one_pass(splits["train"]), **peaks}
         account = run.results("create_dataset")["splits"]["train"]
     return {
         "seconds": tokenized - begin,
         "split_seconds": packed - tokenized,
         "characters": account["characters"],
         "tokens": account["tokens"],
-        "peak_bytes": peak_memory_bytes(),
+        **peaks,
     }
+
+
+def stream(files: list[str], tokenizer: str) -> dict[str, float]:
+    """Read one pass of a stream, and return what it took and held."""
+    return ours(files, tokenizer, streaming=True)
+
+
+def one_pass(stream: Any) -> dict[str, float]:
+    """Read a TrainingStream's first pass, and return the seconds it took and its tokens."""
+    begin = time.perf_counter()
+    blocks = 0
+    for _ in stream:
+        blocks += 1
+        account = stream.account(blocks)
+        if account["passes_read"] and not account["blocks_read_but_not_used"]:
+            return {"seconds": time.perf_counter() - begin, "tokens": account["tokens_read"]}
+    return {}
 
 
 def bare(files: list[str], tokenizer: str) -> dict[str, float]:
@@ -72,6 +119,9 @@ def bare(files: list[str], tokenizer: str) -> dict[str, float]:
     return {"seconds": seconds, "characters": characters}
 
 
+KINDS = {"ours": ours, "bare": bare, "stream": stream}
+
+
 def measure(kind: str, files: list[str], tokenizer: str) -> dict[str, float]:
     words = [sys.executable, __file__, "--only", kind, "--tokenizer", tokenizer, *files]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=PROJECT)
@@ -85,29 +135,40 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     parser.add_argument("--tokenizer", default="gpt2", help="Hub id or folder")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=("ours", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=tuple(KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     files = [str(Path(file).resolve()) for file in options.files]
     folder = Path(options.tokenizer)
     tokenizer = str(folder.resolve()) if folder.is_dir() else options.tokenizer
     if options.only:
-        print(json.dumps({"ours": ours, "bare": bare}[options.only](files, tokenizer)))
+        print(json.dumps(KINDS[options.only](files, tokenizer)))
         return
-    print("files  MB text  step 4 MB/s  tokens/s  of bare call  step 5 s  peak MB")
+    print(
+        "files  MB text  step 4 MB/s  tokens/s  of bare call  step 5 s  anonymous MB  mapped MB"
+        "  stream MB/s  anonymous MB  mapped MB"
+    )
     counts = sorted({n for n in (1, 2, 4, 8, 16, len(files)) if n <= len(files)})
     for count in counts:
-        runs: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
+        runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
         for _ in range(options.repeat):
             for kind, measured in runs.items():
                 measured.append(measure(kind, files[:count], tokenizer))
         seconds = {k: statistics.median(run["seconds"] for run in v) for k, v in runs.items()}
+        peaks = {
+            kind: [max(run[name] for run in runs[kind]) / 1e6 for name in ("RssAnon", "RssFile")]
+            for kind in ("ours", "stream")
+        }
         one = runs["ours"][0]
+        # A stream trains on what is not held out: its speed is counted in the text of its tokens.
+        streamed = one["characters"] / one["tokens"] * runs["stream"][0]["tokens"]
         print(
             f"{count:5}  {one['characters'] / 1e6:7.1f}  "
             f"{one['characters'] / 1e6 / seconds['ours']:11.2f}  "
             f"{one['tokens'] / seconds['ours']:8,.0f}  {seconds['bare'] / seconds['ours']:12.0%}  "
             f"{statistics.median(run['split_seconds'] for run in runs['ours']):8.1f}  "
-            f"{max(run['peak_bytes'] for run in runs['ours']) / 1e6:7,.0f}",
+            f"{peaks['ours'][0]:12,.0f}  {peaks['ours'][1]:9,.0f}  "
+            f"{streamed / 1e6 / seconds['stream']:11.2f}  "
+            f"{peaks['stream'][0]:12,.0f}  {peaks['stream'][1]:9,.0f}",
             flush=True,
         )
 

@@ -132,3 +132,31 @@ def test_a_dataset_that_the_hub_lacks_is_refused(step):
     refused(done, "wikitext-9")
     done = step("create_dataset.py", "--corpus", "hub:no/such", HF_HUB_OFFLINE="1")
     refused(done, "not in the cache, and the Hub")
+
+
+def test_a_streamed_dataset_holds_out_what_a_downloaded_one_does(step, hub):
+    words, left = ["--corpus", WIKITEXT], {}
+    for name, streaming in (("whole", []), ("stream", ["--streaming"])):
+        for file, more in (("create_dataset.py", words + streaming), ("train_test_split.py", [])):
+            done = step(file, *more, *(["--block_size", "16"] if not more else []))
+            assert done.returncode == 0 and done.stderr == "", done.stderr
+        left[name] = json.loads((step.run / "train_test_split.json").read_text())["results"]
+    assert json.loads((step.run / "create_dataset.json").read_text())["results"]["revision"]
+    for name in ("validation", "test"):
+        assert left["whole"]["splits"][name] == left["stream"]["splits"][name]
+    done = step("configure_trainer.py", "--max_steps", "10")
+    assert done.returncode == 0, done.stderr
+    done = step("train_model.py")
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    stream = json.loads((step.run / "train_model.json").read_text())["results"]["stream"]
+    assert stream["documents_read"] >= 24 and stream["documents_read"] % 24 == 0
+    hub.refuse = True
+    evaluated = step("evaluate_model.py", HF_HUB_OFFLINE="1")
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_a_hub_that_fails_a_stream_is_one_line(step, hub, refuse):
+    hub.refuse = refuse
+    name = WIKITEXT if refuse else "hub:owner/none"
+    refused(step("create_dataset.py", "--corpus", name, "--streaming"), f"--corpus {name}: ")

@@ -47,7 +47,7 @@ def trainer_for(run, tmp_path, **options):
     splits = read_splits(run)
     options = TrainerOptions(learning_rate=1e-9, logging_steps=1, **options)
     elsewhere = RunDirectory(tmp_path, seed=7, device="cpu", precision="fp32")
-    plan, _ = make_plan(model, splits, options, run)
+    plan, _ = make_plan(model, options, run)
     trainer = build_trainer(model, splits, options, plan, elsewhere)
     return trainer, model, splits
 
@@ -151,7 +151,7 @@ def test_validating_more_often_does_not_change_the_weights(run, tmp_path):
         splits = read_splits(run)
         options = TrainerOptions(max_steps=4, eval_steps=eval_steps, learning_rate=1e-3)
         elsewhere = RunDirectory(tmp_path / str(eval_steps), 7, "cpu", "fp32")
-        plan, _ = make_plan(model, splits, options, run)
+        plan, _ = make_plan(model, options, run)
         build_trainer(model, splits, options, plan, elsewhere).train()
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
@@ -164,7 +164,7 @@ def test_early_stopping_stops_and_keeps_the_best(run, tmp_path):
         max_steps=40, eval_steps=1, learning_rate=0.05, warmup_steps=0, early_stopping_patience=2
     )
     elsewhere = RunDirectory(tmp_path, 7, "cpu", "fp32")
-    plan, _ = make_plan(model, splits, options, run)
+    plan, _ = make_plan(model, options, run)
     trainer = build_trainer(model, splits, options, plan, elsewhere)
     trainer.train()
     losses = [e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e]

@@ -9,6 +9,7 @@ import shutil
 import time
 
 import pytest
+import zstandard
 
 import configure_trainer
 import create_dataset
@@ -93,6 +94,20 @@ BAD_VALUES = [
     ("create_dataset", "--sample_fraction 0", "--sample_fraction must lie above 0 and up to 1"),
     ("create_dataset", "--sample_fraction 1e-9", "holds no text"),
     ("create_dataset", "--max_documents 0", "--max_documents must be above 0, got 0"),
+    ("create_dataset", "--num_proc 0", "--num_proc must be above 0, got 0"),
+    ("create_dataset", "--streaming=yes", "--streaming"),
+    (
+        "create_dataset",
+        "--streaming --sample_fraction 0.5",
+        "--sample_fraction does not go with --streaming",
+    ),
+    (
+        "create_dataset",
+        "--streaming --max_documents 5",
+        "--max_documents does not go with --streaming",
+    ),
+    ("create_dataset", "--streaming --corpus none.txt", "--corpus none.txt: no such file"),
+    ("create_dataset", "--streaming --corpus hub:no/such", "does not answer, and --streaming"),
     ("create_dataset", "--rows sentence", "--rows: must be one of auto, document, line"),
     (
         "train_test_split",
@@ -106,6 +121,12 @@ BAD_VALUES = [
         "--test_fraction must lie between 0 and 1, got 1.5",
     ),
     ("train_test_split", "--test_fraction 0.95", "leave nothing to train on"),
+    (
+        "train_test_split",
+        "--hold_out_by order",
+        "--hold_out_by: must be one of auto, shuffle, hash",
+    ),
+    ("train_test_split", "--hold_out_by hash --test_fraction 1e-9", "none falls to test by its"),
     ("train_test_split", "--block_size 1", "--block_size must be above 1, got 1"),
     ("train_test_split", "--block_size 65", "--block_size 65 is beyond the model's 64 positions"),
     ("configure_trainer", "--num_train_epochs 0", "--num_train_epochs must be above 0"),
@@ -313,6 +334,13 @@ TABLE_FAULTS = [
     ("x.txt", b"a" * 2_000_000 + b"\xff", "", "byte 0xff at offset 2,000,000 is not utf-8"),
     ("x.txt", b"a" * ((1 << 20) - 1) + "é".encode()[:1], "", "at offset 1,048,575 is not utf-8"),
     ("x.txt", b"caf\xe9", "--encoding ascii", "is not ascii"),
+    ("x.txt", "café\n".encode() + "café\n".encode("latin-1"), "", "byte 0xe9 at offset 9 is"),
+    ("x.txt", "café".encode("utf-16"), "", "x.txt: is no text (a zero byte at offset 3)"),
+    ("x.txt", b"odd", "--encoding utf-16", "is not utf-16"),
+    ("x.jsonl", b'{"text": "a"}\n{"text": {"b": 1}}\n', "", "x.jsonl: say with --text_column"),
+    ("x.jsonl", b'{"text": "a"}\n{"text": 5}\n', "", "x.jsonl"),
+    ("x.csv.gz", gzip.compress(b"text\nwords\n" * 999)[:-20], "", "x.csv.gz: cannot be read"),
+    ("x.jsonl.zst", zstandard.compress(ROW * 999)[:-20], "", "x.jsonl.zst: cannot be read as"),
     ("x.txt", b"text", "--prompt_column a --completion_column b", "plain text has no columns"),
     ("x", b"\x7fELF\x00", "", "is no text (a zero byte at offset 4)"),
     ("x.txt", b"---\n---\n", "--document_separator=---", "holds no text, only white space"),
@@ -326,18 +354,40 @@ TABLE_FAULTS = [
     TABLE_FAULTS,
     ids=[f"{n}: {s[:40]}" for n, _, _, s in TABLE_FAULTS],
 )
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["whole", "stream"])
 def test_a_file_that_cannot_be_a_corpus_is_refused_by_name(
-    finished, tmp_path, refusal, name, content, more, says
+    finished, tmp_path, refusal, name, content, more, says, streaming
 ):
     before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*")}
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     corpus = tmp_path / name.split("/")[0]
-    words = ["--run_dir", finished.path, "--corpus", corpus, *more.split()]
+    words = ["--run_dir", finished.path, "--corpus", corpus, *more.split(), *streaming]
     error = refusal(create_dataset.main, *words)
     assert says in error and corpus.name in error
     assert {path for path in finished.path.rglob("*") if ".lock" not in path.name} == set(before)
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    "good, bad, says",
+    [
+        ("a.txt", "b.txt", "byte 0xe9 at offset 3 is not utf-8"),
+        ("a.csv", "b.csv", "byte 0xe9 at offset 8 is not utf-8"),
+        ("a.jsonl", "b.jsonl", "b.jsonl"),
+    ],
+)
+def test_one_file_in_another_encoding_is_refused_by_name(
+    finished, tmp_path, refusal, good, bad, says, streaming
+):
+    """Mixed encodings: there is no encoding that is right for all files, so none is guessed."""
+    for name, encoding in ((good, "utf-8"), (bad, "latin-1")):
+        text = {"csv": "text\ncafé\n", "jsonl": '{"text": "café"}\n'}.get(name[2:], "café\n")
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    words = ["--run_dir", finished.path, "--corpus", tmp_path, *streaming]
+    error = refusal(create_dataset.main, *words)
+    assert says in error and bad in error and good not in error
 
 
 def test_a_cut_parquet_file_is_refused(finished, tmp_path, refusal):

@@ -104,6 +104,8 @@ def read_pieces(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]
             yield line_ends.decode(block, final=not block)
         except UnicodeDecodeError as error:
             raise UserError(describe(error, path, flag, encoding, offset)) from None
+        except UnicodeError as error:  # UTF-16 and UTF-32 want a mark at the beginning
+            raise UserError(f"{flag} {path}: is not {encoding} ({error})") from None
 
 
 def read_bytes(path: Path, flag: str) -> Iterator[bytes]:

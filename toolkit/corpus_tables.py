@@ -59,10 +59,17 @@ def read_rows(
 
 
 def dataset_rows(
-    dataset: datasets.Dataset, columns: Columns, where: str
+    dataset: datasets.Dataset | datasets.IterableDataset, columns: Columns, where: str
 ) -> Iterator[tuple[str | None, ...]]:
-    """Yield (text,) or (prompt, completion) for each row of a dataset that is here already."""
-    return pick_columns(dataset.with_format("arrow").iter(ROWS_AT_ONCE), columns, where)
+    """Yield (text,) or (prompt, completion) for each row of a dataset, here or on the Hub."""
+    try:
+        yield from pick_columns(dataset.with_format("arrow").iter(ROWS_AT_ONCE), columns, where)
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(
+            f"{where}: broke off ({first_line(deepest(error))}); run it again"
+        ) from None
 
 
 def pick_columns(batches: Iterable[pa.Table], columns: Columns, where: str) -> Iterator[tuple]:

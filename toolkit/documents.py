@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from toolkit.command import UserError
+
 GROUP_CHARACTERS = 2000  # blank-line paragraphs are grouped up to about this length
 FEWEST_GROUPS = 10  # fewer make one document, of which step 5 holds out the tail
+LONGEST_STREAMED = 1 << 27  # characters
 TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Title = `
 
 
@@ -83,6 +86,28 @@ def cut_articles(lines: Iterable[str]) -> Iterator[str]:
         before_is_blank, line = not line.strip(), after
     if article:
         yield "".join(article)
+
+
+class Gauge:
+    """Refuses a text that goes on and on without a document's end, before it fills the memory."""
+
+    def __init__(self, where: str):
+        self.where, self.characters = where, 0
+
+    def pieces(self, pieces: Iterable[str]) -> Iterator[str]:
+        for piece in pieces:
+            self.characters += len(piece)
+            if self.characters > LONGEST_STREAMED:
+                raise UserError(
+                    f"{self.where}: a document of more than {LONGEST_STREAMED:,} characters is too "
+                    "long for --streaming; cut it with --document_separator"
+                )
+            yield piece
+
+    def documents(self, documents: Iterable[str]) -> Iterator[str]:
+        for document in documents:
+            self.characters = 0
+            yield document
 
 
 def sample_documents(

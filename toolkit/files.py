@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+END_BYTES = 1 << 12
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never half."""
@@ -38,6 +40,21 @@ def sha256_of(paths: list[Path]) -> str:
             with file.open("rb") as handle:
                 while block := handle.read(1 << 20):
                     digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_of_ends(paths: list[Path]) -> str:
+    """Return one sha256 over the names and sizes of files, and the first and last END_BYTES."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in files_in(path):
+            with file.open("rb") as handle:
+                size = handle.seek(0, os.SEEK_END)
+                name = str(file.relative_to(path.parent)).removeprefix(path.name)
+                digest.update(f"{name} {size} ".encode())
+                for place in (0, max(0, size - END_BYTES)):
+                    handle.seek(place)
+                    digest.update(handle.read(END_BYTES))
     return digest.hexdigest()
 
 

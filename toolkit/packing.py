@@ -1,6 +1,7 @@
 """Hold out whole documents, and pack token ids into blocks of one length."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def hold_out(
     return {"train": train, "validation": validation, "test": test}
 
 
+def hold_out_by_hash(
+    contents: np.ndarray, validation_fraction: float, test_fraction: float
+) -> dict[str, np.ndarray]:
+    """Return the numbers of train, validation and test documents, by a hash of each one's words.
+
+    `contents`: uint64, evenly spread. The lowest share of all hashes is test, the highest
+    validation: neither order, nor seed, nor what else is in the corpus matters, and copies stay
+    together. A larger fraction takes documents from train only.
+    """
+    most = 2**64 - 1
+    test = contents < np.uint64(int(test_fraction * most))
+    validation = contents > np.uint64(most - int(validation_fraction * most))
+    sides = {"train": ~(test | validation), "validation": validation, "test": test}
+    return {name: np.flatnonzero(side) for name, side in sides.items()}
+
+
 def held_out_count(documents: int, fraction: float) -> int:
     """Return how many documents a fraction holds out: at least one, unless the fraction is 0."""
     return max(1, round(documents * fraction)) if fraction else 0
@@ -71,7 +88,7 @@ def choose_block_size(tokens: dict[str, int], longest: int) -> int:
     """Return the largest halving of the model's positions that leaves every split enough blocks."""
     size = longest
     while size > SMALLEST_BLOCK and not (
-        tokens["train"] // size >= FEWEST_TRAIN_BLOCKS
+        tokens.get("train", math.inf) // size >= FEWEST_TRAIN_BLOCKS  # a stream's are not known
         and min(tokens["validation"], tokens["test"]) // size >= FEWEST_HELD_OUT_BLOCKS
     ):
         size //= 2

@@ -4,7 +4,8 @@ A record, `<step>.json`, holds
     options   what the step was asked for
     results   what came out: numbers, and size and sha256 of each artifact
     source    sha256 of the step's own file
-    inputs    sha256 of the files it read from outside the run directory, or null
+    inputs    sha256 of the files it read from outside the run directory, or null; of files too
+              large to be read whole (`reads_whole_files`) their names, sizes and ends
     after     the hash of each upstream record
     measured  seconds, machine, the printed line: what may differ between identical runs; not hashed
 It is removed when the step starts and written last, so that its existence means done.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolkit.command import UserError
-from toolkit.files import files_in, sha256_of, size_of
+from toolkit.files import files_in, sha256_of, sha256_of_ends, size_of
 from toolkit.options import as_command, as_record
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -97,7 +98,8 @@ class Records:
         for name, known in record["after"].items():
             if self.record_hash(name) != known:
                 return f"is stale ({name} has run again since)"
-        inputs = self.digest_files([Path(path) for path in record["measured"]["files_read"]])
+        files = [Path(path) for path in record["measured"]["files_read"]]
+        inputs = self.digest_files(files, record["measured"].get("files_read_whole", True))
         if inputs not in (record["inputs"], UNREADABLE):  # files that are gone cannot have changed
             return "is stale (its input files changed since)"
         for name, known in record["results"].get("artifacts", {}).items():
@@ -129,17 +131,18 @@ class Records:
         return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
 
     def digest_inputs(self, options: Any) -> str | None:
-        return self.digest_files(files_read_by(options))
+        return self.digest_files(files_read_by(options), reads_whole_files(options))
 
-    def digest_files(self, files: list[Path]) -> str | None:
+    def digest_files(self, files: list[Path], whole: bool) -> str | None:
         """Return one sha256 over paths outside the run directory, each read once a process."""
         if not files:
             return None
         try:
             stats = ((file, file.stat()) for path in files for file in files_in(path))
             key = tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+            key += (whole,)
             if key not in self._digests:
-                self._digests[key] = sha256_of(files)
+                self._digests[key] = sha256_of(files) if whole else sha256_of_ends(files)
         except OSError:
             return UNREADABLE
         return self._digests[key]
@@ -148,3 +151,7 @@ class Records:
 def files_read_by(options: Any) -> list[Path]:
     """Return what a step with these options reads from outside the run directory."""
     return options.files_read() if hasattr(options, "files_read") else []
+
+
+def reads_whole_files(options: Any) -> bool:
+    return options.reads_whole_files() if hasattr(options, "reads_whole_files") else True

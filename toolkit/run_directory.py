@@ -16,7 +16,7 @@ from toolkit.command import UserError
 from toolkit.console import say
 from toolkit.files import remove, sha256_of, size_of, write_atomically
 from toolkit.options import as_flags, as_record
-from toolkit.records import STEPS, Records, files_read_by
+from toolkit.records import STEPS, Records, files_read_by, reads_whole_files
 
 SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
 
@@ -144,6 +144,7 @@ class RunDirectory(Records):
             "seconds_in_step": round(time.perf_counter() - started, 3),
             "flags": as_flags(options),
             "files_read": [str(path.resolve()) for path in files_read_by(options)],
+            "files_read_whole": reads_whole_files(options),
             "summary": step.summary,
         }
         record = {

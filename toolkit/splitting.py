@@ -3,30 +3,34 @@
 from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from toolkit.command import UserError
 from toolkit.leakage import copies
-from toolkit.packing import Selection, cut_tail, hold_out
+from toolkit.packing import Selection, cut_tail, hold_out, hold_out_by_hash
 from toolkit.tokenized_documents import TokenColumn
 
 NAMED_AT_MOST = 20  # copies that the record lists by name
 
 
 def split_documents(
-    documents: DatasetDict, fractions: dict[str, float], seed: int
+    documents: DatasetDict, fractions: dict[str, float], seed: int, by_hash: bool = False
 ) -> tuple[dict[str, Selection], dict[str, Any]]:
     """Return the documents of train, validation and test, and an account of dropped copies.
 
     `fractions`: the shares of documents to cut from train for `validation` and `test`, where the
-    corpus has none of its own. Raises UserError where a split would stay empty.
+    corpus has none of its own; drawn by the seed, or chosen by a hash of each document's words.
+    Raises UserError where a split would stay empty.
     """
     columns = {name: TokenColumn(split) for name, split in documents.items()}
     shares = [0.0 if name in columns else fractions[name] for name in ("validation", "test")]
-    if len(columns) == 1 and len(columns["train"]) == 1:
+    if len(columns) == 1 and len(columns["train"]) == 1 and not by_hash:
         return cut_tail(columns["train"][0], *shares), {}
     try:
-        cut = hold_out(len(columns["train"]), *shares, seed)
+        if by_hash:
+            cut = cut_by_hash(contents_of(documents["train"]), shares, seed)
+        else:
+            cut = hold_out(len(columns["train"]), *shares, seed)
     except ValueError as error:
         raise UserError(
             f"--corpus: {error}; cut it finer with --document_separator, or give more"
@@ -36,10 +40,7 @@ def split_documents(
         sources[name] = name if name in columns else "train"
         own = name in columns and name != "train"
         chosen[name] = np.arange(len(columns[name])) if own else numbers
-    contents = {
-        name: np.asarray(documents[sources[name]].with_format("numpy")["content"])[chosen[name]]
-        for name in cut
-    }
+    contents = {name: contents_of(documents[sources[name]])[chosen[name]] for name in cut}
     account = {}
     for name, copied in copies(contents).items():
         if not copied.any():
@@ -50,3 +51,29 @@ def split_documents(
         if not len(chosen[name]):
             raise UserError(f"--corpus: every {name} document is a copy of a held-out one")
     return {name: Selection(columns[sources[name]], chosen[name]) for name in cut}, account
+
+
+def cut_by_hash(contents: np.ndarray, shares: list[float], seed: int) -> dict[str, np.ndarray]:
+    """Return the numbers of each split's documents: held-out ones in order, train shuffled.
+
+    Raises ValueError where a split would stay empty.
+    """
+    cut = hold_out_by_hash(contents, *shares)
+    for name, share in zip(("train", "validation", "test"), (1.0, *shares), strict=True):
+        if share and not len(cut[name]):
+            raise ValueError(f"of {len(contents)} documents none falls to {name} by its hash")
+    return cut | {"train": np.random.default_rng(seed).permutation(cut["train"])}
+
+
+def contents_of(documents: Dataset) -> np.ndarray:
+    """Return the hash of each document's words: uint64."""
+    return np.asarray(documents.with_format("numpy")["content"])
+
+
+def prompt_lengths(documents: DatasetDict, parts: dict[str, Selection]) -> dict[str, np.ndarray]:
+    """Return how many tokens of each of a split's documents are prompt."""
+    lengths = {}
+    for name, part in parts.items():
+        source = documents[name if name in documents else "train"].with_format("numpy")
+        lengths[name] = np.asarray(source["prompt_tokens"])[part.order]
+    return lengths

@@ -5,14 +5,19 @@ Every document ends with the end-of-text token, which is trained on like any oth
 
 import hashlib
 import itertools
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
 from datasets.table import InMemoryTable, MemoryMappedTable
+from tokenizers import Encoding
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
@@ -20,31 +25,36 @@ from toolkit.corpus import Document
 
 CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
 PIECE_CHARACTERS = 1 << 14  # a longer text is cut, so that the tokenizer works on it with all cores
+THREADS_OF_ITS_OWN = "TOKENIZERS_PARALLELISM"
 BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
 def tokenize_documents(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast, path: Path, label: str
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    label: str,
+    cores: int | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
     Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
     list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
+    `cores`: how many to tokenize with; None takes all.
     """
-    kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.uint32()
-    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": pa.list_(kind)}
+    kind = token_type(tokenizer)
+    numbers = pa.list_(pa.from_numpy_dtype(kind))
+    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": numbers}
     schema = pa.schema({**columns, "prompt_tokens": pa.uint32()})
     account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
     progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches_of(documents):
-            kept = [d for d in batch if (d.text if d.completion is None else d.completion).strip()]
-            ids, prompt_tokens = encode(kept, tokenizer)
+            kept = list(filter(has_text, batch))
+            ids, prompt_tokens = encode(kept, tokenizer, cores)
             flat = np.concatenate(ids) if ids else np.empty(0)
             offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-            tokens = pa.ListArray.from_arrays(
-                pa.array(offsets), pa.array(flat.astype(kind.to_pandas_dtype()))
-            )
+            tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
             contents = np.array([content_of(document) for document in kept], np.uint64)
             names = pa.array([document.name for document in kept], pa.string())
             arrays = [names, pa.array(contents), tokens, pa.array(prompt_tokens, pa.uint32())]
@@ -59,7 +69,7 @@ def tokenize_documents(
 
 
 def encode(
-    documents: list[Document], tokenizer: PreTrainedTokenizerFast
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None = None
 ) -> tuple[list[np.ndarray], list[int]]:
     """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""
     end = tokenizer.eos_token_id
@@ -71,7 +81,7 @@ def encode(
         for part in parts
         for piece in part
     ]
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+    encodings = encode_pieces(pieces, tokenizer, cores)
     encoded = iter([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
     ids, prompt_tokens = [], []
     for prompt, completion, document in zip(prompts, completions, documents, strict=True):
@@ -80,6 +90,27 @@ def encode(
         ids.append(np.concatenate([*before, *after, np.array([end], np.uint32)]))
         prompt_tokens.append(0 if document.completion is None else sum(map(len, before)))
     return ids, prompt_tokens
+
+
+def encode_pieces(
+    pieces: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
+) -> list[Encoding]:
+    """Tokenize with the library's own threads, on all cores; or with as many threads of ours."""
+    encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+    if cores is None:
+        return encode(pieces)
+    share = max(1, math.ceil(len(pieces) / cores))
+    shares = [pieces[start : start + share] for start in range(0, len(pieces), share)]
+    before = os.environ.get(THREADS_OF_ITS_OWN)
+    os.environ[THREADS_OF_ITS_OWN] = "false"  # the library looks at every call
+    try:
+        with ThreadPoolExecutor(cores) as threads:
+            return [encoding for part in threads.map(encode, shares) for encoding in part]
+    finally:
+        if before is None:
+            del os.environ[THREADS_OF_ITS_OWN]
+        else:
+            os.environ[THREADS_OF_ITS_OWN] = before
 
 
 def pieces_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -107,6 +138,16 @@ def content_of(document: Document) -> int:
     """Return a hash of a document's words: the same for copies that differ in space and case."""
     words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold()
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+
+
+def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:
+    """Return the type that token ids are stored in: uint16 where the vocabulary fits."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def has_text(document: Document) -> bool:
+    """Tell whether there is anything to learn: text, or of a prompt the completion."""
+    return bool((document.text if document.completion is None else document.completion).strip())
 
 
 def length_of(document: Document) -> int:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from toolkit.command import UserError
+
 MOST_VALIDATIONS = 10
 
 
@@ -11,14 +13,21 @@ def plan_training(
 ) -> dict[str, Any]:
     """Return the plan. `asked`: step 6's options, where None leaves a value to us or to `usual`.
 
-    `blocks`: how many blocks train and validation hold. Steps are optimizer steps; the last one of
-    an epoch may see fewer tokens than `tokens_per_step`. The batch sizes asked for are numbers.
+    `blocks`: how many blocks train and validation hold; train None for a stream, which counts as
+    one epoch of whole batches. Steps are optimizer steps; the last one of an epoch may see fewer
+    tokens than `tokens_per_step`. The batch sizes asked for are numbers. Raises UserError for a
+    stream without `max_steps`.
     """
+    streamed = blocks["train"] is None
+    if streamed and not asked["max_steps"]:
+        raise UserError("--max_steps is needed with --streaming: a stream has no known end")
+    batch = asked["per_device_train_batch_size"] * asked["gradient_accumulation_steps"]
+    if streamed:
+        blocks = {**blocks, "train": asked["max_steps"] * batch}
     micro_batches = math.ceil(blocks["train"] / asked["per_device_train_batch_size"])
     steps_per_epoch = math.ceil(micro_batches / asked["gradient_accumulation_steps"])
     epochs = asked["num_train_epochs"] or usual["num_train_epochs"]
     steps = asked["max_steps"] or math.ceil(epochs * steps_per_epoch)
-    batch = asked["per_device_train_batch_size"] * asked["gradient_accumulation_steps"]
     # Validation is to cost less than training does: a forward pass costs a third of a step.
     affordable = steps * batch // (2 * blocks["validation"])
     validations = min(MOST_VALIDATIONS, max(1, affordable))
@@ -26,7 +35,7 @@ def plan_training(
     return {
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
-        "epochs": steps / steps_per_epoch,
+        "epochs": None if streamed else steps / steps_per_epoch,
         "per_device_train_batch_size": asked["per_device_train_batch_size"],
         "gradient_accumulation_steps": asked["gradient_accumulation_steps"],
         "tokens_per_step": batch * block_size,
