@@ -1,6 +1,7 @@
 """Which weights are trained: all, the last blocks and the head (freezing), or adapters (LoRA)."""
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def add_adapters(model: GPT2LMHeadModel, rank: int) -> torch.nn.Module:
         fan_in_fan_out=True,  # GPT-2 keeps its matrices transposed
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks for an attribute that transformers has renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def plain_model(model: torch.nn.Module) -> GPT2LMHeadModel:
@@ -60,7 +63,9 @@ def open_checkpoint(folder: Path, base: Callable[[], GPT2LMHeadModel]) -> GPT2LM
         return open_model(folder)
     from peft import PeftModel
 
-    return with_true_loss(PeftModel.from_pretrained(base(), folder).merge_and_unload())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return with_true_loss(PeftModel.from_pretrained(base(), folder).merge_and_unload())
 
 
 def copy_adapter(checkpoint: Path, folder: Path) -> None:

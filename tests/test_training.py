@@ -1,0 +1,296 @@
+"""Training in practice: what is frozen, what fits, what is foreseen, and what stops it."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GPT2Config
+
+import configure_trainer
+import train_model
+from configure_trainer import TrainerOptions, build_trainer, make_plan, make_trainable
+from load_gpt2 import read_gpt2
+from tests.conftest import shell
+from toolkit import preflight
+from toolkit.checkpoints import find_checkpoint
+from toolkit.command import UserError
+from toolkit.compute_rate import training_operations_per_token
+from toolkit.gpt2 import fresh_model, open_model
+from toolkit.preflight import MemoryNeed, memory_need, settle_micro_batch
+from toolkit.run_directory import RunDirectory
+from toolkit.trainable import train_last_blocks
+from toolkit.training_plan import seconds_left, verdict
+from toolkit.training_twin import TrainingTwin
+from train_test_split import read_splits
+
+SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 48, "vocab_size": 131}
+
+
+@pytest.fixture
+def run(finished) -> RunDirectory:
+    return RunDirectory(finished.path, seed=7, device="cpu", precision="fp32")
+
+
+def small_model():
+    torch.manual_seed(5)
+    return fresh_model(GPT2Config(**SHAPE))
+
+
+def trainer_for(run, folder, **flags):
+    options = TrainerOptions(**{"max_steps": 4, "learning_rate": 1e-3, **flags})
+    model = make_trainable(read_gpt2(run)[0], options)
+    plan, _ = make_plan(model, options, run)
+    elsewhere = RunDirectory(folder, run.seed, run.device, run.precision)
+    return build_trainer(model, read_splits(run), options, plan, elsewhere)
+
+
+def without_dropout(trainer):
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return trainer
+
+
+# Freezing and adapters
+
+
+def test_freezing_trains_the_last_blocks_the_norm_and_the_head_and_nothing_else(run, tmp_path):
+    before = read_gpt2(run)[0].state_dict()
+    trainer = trainer_for(run, tmp_path, trainable_blocks=1)
+    trainer.train()
+    last = f"transformer.h.{len(trainer.model.transformer.h) - 1}."
+    for name, weight in trainer.model.state_dict().items():
+        trained = name.startswith((last, "transformer.ln_f", "lm_head"))
+        assert torch.equal(weight, before[name]) != trained, name
+
+
+def test_backward_stops_at_the_first_trainable_block():
+    model = train_last_blocks(small_model(), 1)
+    reached = []
+    for number, block in enumerate(model.transformer.h):
+        block.attn.c_attn.register_full_backward_hook(lambda *_, n=number: reached.append(n))
+    ids = torch.randint(131, (2, 48))
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert reached == [2]
+
+
+def test_a_frozen_models_checkpoint_reloads_exactly(run, tmp_path):
+    trainer = trainer_for(run, tmp_path, trainable_blocks=1)
+    trainer.train()
+    reloaded = open_model(tmp_path / "checkpoints" / f"checkpoint-{trainer.state.max_steps}")
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(reloaded.state_dict()[name], weight), name
+    assert not torch.equal(reloaded.lm_head.weight, reloaded.transformer.wte.weight)
+
+
+def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
+    path = run_copy
+    flags = ["--run_dir", str(path)]
+    shape = ["--lora_rank", "4", "--max_steps", "6", "--learning_rate", "1e-2"]
+    configure_trainer.main([*flags, *shape])
+    train_model.main(flags)
+    record = json.loads((path / "configure_trainer.json").read_text())["results"]
+    assert record["trainable_parameters"] < record["parameters"] / 10
+    assert sorted(p.name for p in (path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    merged = AutoModelForCausalLM.from_pretrained(path / "model")
+    base = open_model(path / "base_model")
+    assert {*merged.state_dict()} == {*base.state_dict()}
+    adapter = load_file(path / "adapter" / "adapter_model.safetensors")
+    for number in range(base.config.n_layer):
+        name = f"transformer.h.{number}.attn.c_attn"
+        down, up = (adapter[f"base_model.model.{name}.lora_{k}.weight"] for k in "AB")
+        change = merged.get_submodule(name).weight - base.get_submodule(name).weight
+        torch.testing.assert_close(change, 2 * (up @ down).T, atol=1e-5, rtol=1e-4)
+        assert change.abs().sum() > 0
+    assert torch.equal(merged.transformer.wte.weight, base.transformer.wte.weight)
+
+
+def test_operations_per_token_follow_what_is_trained():
+    width, time = SHAPE["n_embd"], SHAPE["n_positions"]
+    block, head = 12 * width**2, SHAPE["vocab_size"] * width
+    attention = 4 * width * time
+    full = 3 * (6 * block + 3 * attention) + 6 * head
+    assert training_operations_per_token(small_model(), time) == full
+    frozen = 2 * (2 * block + attention) + 6 * block + 3 * attention + 6 * head
+    assert training_operations_per_token(train_last_blocks(small_model(), 1), time) == frozen
+
+
+# Memory
+
+
+@pytest.mark.parametrize("rows_that_fit", [1, 2, 3])
+def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_step(
+    run, tmp_path, capsys, monkeypatch, rows_that_fit
+):
+    flags = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 2}
+    expected = without_dropout(trainer_for(run, tmp_path / "whole", **flags))
+    expected.train()
+    loss = TrainingTwin.loss
+
+    def out_of_memory(self, ids, labels, count):
+        value = loss(self, ids, labels, count)
+        if len(ids) > rows_that_fit:
+            value.backward()  # gradients are half there
+            raise torch.OutOfMemoryError
+        return value
+
+    monkeypatch.setattr(TrainingTwin, "loss", out_of_memory)
+    trainer = without_dropout(trainer_for(run, tmp_path / "split", **flags))
+    trainer.train()
+    assert trainer.rows_at_once == (2 if rows_that_fit > 1 else 1)
+    assert "out of memory: going on with micro-batches of 2" in capsys.readouterr().out
+    for got, wanted in zip(trainer.model.parameters(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-3)
+
+
+def test_a_single_block_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(TrainingTwin, "loss", out_of_memory)
+    with pytest.raises(UserError, match="out of memory with a micro-batch of one block"):
+        trainer_for(run, tmp_path).train()
+
+
+def test_the_automatic_micro_batch_is_the_largest_divisor_that_fits():
+    need = MemoryNeed(fixed=100, row=10)
+    assert settle_micro_batch(need, 160, "auto", 12) == 6
+    assert settle_micro_batch(need, 159, "auto", 12) == 4
+    assert settle_micro_batch(need, 1000, "auto", 12) == 12
+    assert settle_micro_batch(need, 130, 3, 12) == 3
+    for asked, free in (("auto", 109), (4, 139)):
+        with pytest.raises(UserError, match="--per_device_train_batch_size"):
+            settle_micro_batch(need, free, asked, 12)
+
+
+def test_an_automatic_micro_batch_keeps_the_effective_batch(run, tmp_path, monkeypatch):
+    flags = {"per_device_train_batch_size": "auto", "gradient_accumulation_steps": 3}
+    monkeypatch.setattr(preflight, "memory_need", lambda *_: MemoryNeed(0, 10))
+    monkeypatch.setattr(preflight, "free_memory_bytes", lambda _: 69)
+    args = trainer_for(run, tmp_path, **flags).args
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (6, 2)
+
+
+def test_a_frozen_model_needs_less_memory_and_a_longer_block_more():
+    full, long = (memory_need(small_model(), size, "bf16") for size in (24, 48))
+    frozen = memory_need(train_last_blocks(small_model(), 1), 48, "bf16")
+    assert full.row < long.row and full.fixed == long.fixed
+    assert frozen.row < long.row / 2 and frozen.fixed < long.fixed
+
+
+PEAK = """
+import sys, torch
+from transformers import GPT2Config
+from toolkit.gpt2 import fresh_model
+from toolkit.memory import keep_freed_memory, peak_memory_bytes
+from toolkit.preflight import held_bytes, memory_need
+from toolkit.training_twin import TrainingTwin
+precision, blocks = sys.argv[1], int(sys.argv[2])
+model = fresh_model(GPT2Config(n_layer=6, n_head=6, n_embd=384, vocab_size=8000, n_positions=256))
+keep_freed_memory()
+need = memory_need(model, 256, precision)
+print(held_bytes("cpu") + need.of(blocks))
+twin = TrainingTwin(model, precision)
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+for _ in range(2):
+    ids = torch.randint(8000, (blocks, 256))
+    twin.loss(ids, ids, 1).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    twin.refresh()
+print(peak_memory_bytes())
+"""
+
+
+@pytest.mark.parametrize("precision, blocks", [("bf16", 32), ("fp32", 16)])
+def test_the_predicted_peak_of_memory_is_within_a_quarter(precision, blocks):
+    done = shell("-c", PEAK, precision, str(blocks))
+    predicted, peak = map(int, done.stdout.split())
+    assert predicted == pytest.approx(peak, rel=0.25)
+
+
+def test_a_full_disk_is_foreseen(run, monkeypatch, tmp_path):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match="--run_dir: .* of disk left, checkpoints and model take"):
+        trainer_for(run, tmp_path)
+
+
+# Time, verdict, divergence, learning rate
+
+
+def test_the_time_left_counts_steps_and_validations():
+    plan = {"steps": 100, "eval_steps": 20, "tokens_per_step": 300, "tokens_per_validation": 900}
+    assert seconds_left(100, 2.0, plan) == 0
+    assert seconds_left(90, 2.0, plan) == pytest.approx(2.0 * 10 + 1 * 2.0)
+    assert seconds_left(0, 2.0, plan) == pytest.approx(2.0 * 100 + 5 * 2.0)
+
+
+@pytest.mark.parametrize(
+    "losses, expected",
+    [
+        ([3.0, 2.5, 2.2, 2.0], "validation loss improved up to step 40"),
+        ([3.0, 2.0, 1.999, 1.998], "plateaued at step 20: validation loss 2.000, in the end 1.998"),
+        ([3.0, 2.0, 2.2, 2.6], "overfitted from step 20: validation loss 2.000, then 2.600"),
+        ([3.0], "validation loss improved up to step 10"),
+    ],
+)
+def test_the_verdict_says_how_validation_went(losses, expected):
+    assert verdict([(10 * (n + 1), loss) for n, loss in enumerate(losses)]) == expected
+
+
+@pytest.mark.parametrize("worse", [math.nan, math.inf, 50.0], ids=str)
+def test_divergence_stops_training_and_keeps_the_best_checkpoint(run, tmp_path, worse, monkeypatch):
+    loss, calls = TrainingTwin.loss, []
+
+    def explode(self, *args, **kwargs):
+        calls.append(1)
+        return loss(self, *args, **kwargs) * (1 if len(calls) <= 2 else worse)
+
+    monkeypatch.setattr(TrainingTwin, "loss", explode)
+    flags = {"eval_steps": 2, "logging_steps": 1}
+    trainer = trainer_for(run, tmp_path, **flags)
+    with pytest.raises(
+        UserError, match="diverged at step 3 .* lower --learning_rate.*checkpoint-2"
+    ):
+        trainer.train()
+    assert find_checkpoint(tmp_path / "checkpoints", "", str(tmp_path / "checkpoints/checkpoint-2"))
+
+
+def test_the_automatic_learning_rate_is_the_best_of_its_trials(run_copy):
+    flags = ["--run_dir", str(run_copy), "--learning_rate", "auto", "--max_steps", "12"]
+    configure_trainer.main(flags)
+    plan = json.loads((run_copy / "configure_trainer.json").read_text())["results"]
+    trials = {t["learning_rate"]: t["validation_loss"] for t in plan["trials"]}
+    assert len(trials) == 4 and len({*trials.values()}) == 4
+    assert plan["learning_rate"] == min(trials, key=trials.get)
+    configure_trainer.main(flags)
+    again = json.loads((run_copy / "configure_trainer.json").read_text())["results"]
+    assert again == plan
+
+
+def test_the_log_carries_speed_memory_and_utilization(finished):
+    lines = (finished.path / "log_history.jsonl").read_text().splitlines()
+    measured = [entry["measured"] for entry in map(json.loads, lines) if "measured" in entry]
+    assert measured
+    for entry in measured:
+        assert entry["tokens_per_second"] > 0 and entry["peak_memory_bytes"] > 1e7
+        assert 0 < entry["model_flops_utilization"] < 1
+
+
+def test_tensorboard_gets_the_curves(run, tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    trainer = trainer_for(run, tmp_path, report_to="tensorboard", logging_steps=1)
+    trainer.train()
+    events = next((tmp_path / "tensorboard").rglob("events.out.*"))
+    curves = event_accumulator.EventAccumulator(str(events))
+    curves.Reload()
+    logged = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+    assert [e.value for e in curves.Scalars("train/loss")] == pytest.approx(logged)
