@@ -21,7 +21,8 @@ from toolkit.run_directory import RunDirectory
 LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
     *("base_model", "documents", "splits", "checkpoints", "model"),
-    *("log_history.jsonl", "performance.png", "samples.md"),
+    *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
+    *("performance.png", "samples.md"),
 }
 
 

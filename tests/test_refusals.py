@@ -131,6 +131,8 @@ BAD_VALUES = [
     ("train_model", "--resume {tmp}", "--resume {tmp}: trainer_state.json is missing"),
     ("train_model", "--resume=", "--resume must be auto, never or a checkpoint folder"),
     ("evaluate_model", "--evaluate_base=maybe", "--evaluate_base"),
+    ("evaluate_model", "--stride 0", "--stride must be above 0, got 0"),
+    ("evaluate_model", "--stride 33", "--stride 33 is beyond the blocks of 32 tokens"),
     (
         "generate",
         "--prompts_file none.txt",
