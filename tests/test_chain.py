@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
     *("base_model", "documents", "splits", "checkpoints", "model"),
     *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
-    *("performance.png", "samples.md"),
+    *("performance.png", "performance.svg", "report.html", "report.md", "samples.md"),
 }
 
 
@@ -37,7 +38,11 @@ def contents(run):
             record = json.loads(path.read_text())
             del record["measured"]
             found[name] = record
-        else:
+        elif path.name.startswith("report."):
+            text = path.read_text()
+            assert "<!--measured-->" in text
+            found[name] = re.sub("<!--measured-->.*?<!--/measured-->", "", text, flags=re.DOTALL)
+        elif not path.name.startswith("speed."):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -55,6 +60,7 @@ def test_a_run_leaves_exactly_what_the_design_lists(finished):
 def test_the_runner_ends_with_plot_result_and_samples_and_no_noise(finished):
     last = finished.out.split("\n\n")[-1]
     assert str(finished.path / "performance.png") in last
+    assert str(finished.path / "report.html") in last
     assert "test perplexity" in last and "->" in last
     assert "before  " in last and "after  " in last
     assert finished.err == ""
@@ -210,10 +216,10 @@ def test_every_reader_returns_what_its_step_returned(finished, tmp_path, corpus)
     metrics = evaluate_model.evaluate_model(tuned, tokenizer, splits, options, run)
     assert metrics == evaluate_model.read_metrics(run)
 
-    plot = visualize_performance.visualize_performance(
+    report = visualize_performance.visualize_performance(
         metrics, visualize_performance.VisualizeOptions(), run
     )
-    assert plot == visualize_performance.read_plot(run) and plot.stat().st_size > 10_000
+    assert report == visualize_performance.read_report(run) and report.stat().st_size > 10_000
 
     options = generate.GenerateOptions(max_new_tokens=5)
     samples = generate.generate(tuned, tokenizer, splits, options, run)

@@ -100,7 +100,8 @@ class Records:
         inputs = self.digest_files([Path(path) for path in record["measured"]["files_read"]])
         if inputs not in (record["inputs"], UNREADABLE):  # files that are gone cannot have changed
             return "is stale (its input files changed since)"
-        for name, known in record["results"].get("artifacts", {}).items():
+        lasting, differing = (record[part].get("artifacts", {}) for part in ("results", "measured"))
+        for name, known in {**lasting, **differing}.items():
             if not (self.path / name).exists() or size_of(self.path / name) != known["bytes"]:
                 return f"is stale ({name} was changed or removed since)"
         return None
