@@ -22,6 +22,7 @@ from generate import GenerateOptions, generate, prompt_loop, read_samples
 from import_modules import RunOptions, import_modules, read_run
 from load_gpt2 import LoadOptions, load_gpt2, read_gpt2
 from toolkit.command import UserError, command
+from toolkit.comparison import compare_runs
 from toolkit.config_file import read_config_file
 from toolkit.console import say
 from toolkit.options import build, flag, parse_flags
@@ -118,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
         run_steps(chain)
     except LastStepDone:
         pass
+    if compared := chain.options[visualize_performance].compare:
+        say(compare_runs(compared))
 
 
 def run_steps(chain: Chain) -> None:

@@ -30,7 +30,7 @@ from toolkit.plots import (
 )
 from toolkit.report import facts_of, for_page, render
 from toolkit.run_directory import RunDirectory
-from toolkit.training_progress import is_under_way, plot_progress
+from toolkit.training_progress import forget_progress, is_under_way, plot_progress
 
 
 @dataclass
@@ -68,6 +68,7 @@ def visualize_performance(
         for kind in ("html", "md"):
             text = render(kind, facts)
             step.file(f"report.{kind}", measured=True).write_text(text, encoding="utf-8")
+        forget_progress(run.path)
         step.summary = f"report: {run.path / 'report.html'}"
     return read_report(run)
 

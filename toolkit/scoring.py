@@ -11,8 +11,10 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from toolkit.precision import autocast
 from toolkit.windows import Collate, Pieces, block_size_of, window_batches
 
-WINDOWS_AT_ONCE = 4
-ROWS_AT_ONCE = 1024  # positions whose logits, one per vocabulary entry, exist at the same time
+# Tokens in a forward pass, and those of them whose logits, one per vocabulary entry, exist at once:
+# small enough for a processor's caches, large enough to keep a card busy.
+AT_ONCE = {"cpu": (4096, 512)}
+AT_ONCE_ON_A_CARD = (32768, 4096)
 
 
 def score_blocks(
@@ -47,8 +49,10 @@ def score_pieces(
     float64 arrays with an entry a piece. See `window_starts` for which window predicts which token.
     """
     sums = {name: np.zeros(len(pieces.starts)) for name in ("nats", *COUNTS)}
-    batches = window_batches(blocks, collate, stride, WINDOWS_AT_ONCE)
-    windows = -(-(len(blocks) - 1) * block_size_of(blocks) // stride) + 1
+    size = block_size_of(blocks)
+    together, _ = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
+    batches = window_batches(blocks, collate, stride, max(1, together // size))
+    windows = -(-(len(blocks) - 1) * size // stride) + 1
     with tqdm(desc=label, total=windows, unit="block", leave=False) as progress:
         for starts, batch in batches:
             rows, places = np.nonzero(batch["labels"][:, 1:].numpy() != -100)
@@ -68,16 +72,17 @@ def score_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each token with a label, in reading order: its nats, and 1.0 if it was guessed.
 
-    Losses are taken in float32 from the logits; only those of `ROWS_AT_ONCE` tokens exist at once.
+    Losses are taken in float32 from the logits; those of the whole batch never exist at once.
     """
     ids, labels = (batch[name].to(model.device) for name in ("input_ids", "labels"))
     scored = labels[:, 1:] != -100
     nats, correct = [], []
+    _, rows = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
     with autocast(model.device.type, precision):
         states = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state
         for part, targets in zip(
-            states[scored].split(ROWS_AT_ONCE),
-            labels[:, 1:][scored].split(ROWS_AT_ONCE),
+            states[scored].split(rows),
+            labels[:, 1:][scored].split(rows),
             strict=True,
         ):
             logits = model.lm_head(part).float()
