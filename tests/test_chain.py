@@ -262,7 +262,8 @@ def test_stale_or_damaged_input_is_refused(run_copy, refusal, file, content, say
     (run_copy / file).unlink()
     if content:
         (run_copy / file).write_text(content)
-    assert says in refusal(visualize_performance.main, "--run_dir", run_copy)
+    next_step = visualize_performance if file == "evaluate_model.json" else evaluate_model
+    assert says in refusal(next_step.main, "--run_dir", run_copy)
 
 
 def test_an_upstream_step_with_other_results_makes_the_rest_stale(run_copy, refusal):
