@@ -74,7 +74,7 @@ def evaluate_model(
         context = {"block_size": size, "stride": options.stride, "precision": run.precision}
         for name in outcomes:
             step.results[name] |= {**copied[name], "context": context}
-        step.results["samples"] = as_texts(trial, outcomes)
+        step.results["samples"] = trial.as_texts(outcomes)
         step.results["passages"] = extreme_passages(trial.test, tokenizer, scores, trial.pieces)
         if references := [reference for _, reference in trial.examples()]:
             completions = {name: outcome.completions for name, outcome in outcomes.items()}
@@ -128,18 +128,6 @@ def score_base(trial: Trial, run: RunDirectory) -> Outcome:
         outcome = run_trial(model, trial, "evaluating base")
         keep_outcome(path, key, outcome)
     return outcome
-
-
-def as_texts(trial: Trial, outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
-    """Return a prompt and each model's continuations of it, an entry a prompt."""
-    return [
-        {"prompt": prompt}
-        | {
-            name: [trial.decode(ids) for ids in outcome.samples[number]]
-            for name, outcome in outcomes.items()
-        }
-        for number, prompt in enumerate(trial.prompts())
-    ]
 
 
 def summarize(metrics: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -48,6 +49,14 @@ class Trial:
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
+        """Return a prompt and each model's continuations of it, an entry a prompt."""
+        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        for name, outcome in outcomes.items():
+            for entry, continuations in zip(entries, outcome.samples, strict=True):
+                entry[name] = [self.decode(ids) for ids in continuations]
+        return entries
 
 
 @dataclass(frozen=True)
