@@ -100,15 +100,19 @@ def read_outcome(path: Path, key: str) -> Outcome | None:
     """Return an outcome that was kept under this key, or None."""
     try:
         with safe_open(path, "np") as file:
-            texts = file.metadata() or {}
-            if texts.get("key") != key:
+            rest = json.loads(file.metadata()["rest"])
+            if rest.pop("key") != key:
                 return None
             sums = {name: file.get_tensor(name) for name in ("nats", "correct", "tokens")}
-        return Outcome(sums, **json.loads(texts["written"]))
-    except (OSError, SafetensorError, KeyError, ValueError):
+        return Outcome(sums, **rest)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
 def keep_outcome(path: Path, key: str, outcome: Outcome) -> None:
-    written = {"samples": outcome.samples, "completions": outcome.completions}
-    write_atomically(path, save(outcome.sums, {"key": key, "written": json.dumps(written)}))
+    """Write an outcome with its key.
+
+    One text holds all but the sums: of several, the order in the file differs from time to time.
+    """
+    rest = {"key": key, "samples": outcome.samples, "completions": outcome.completions}
+    write_atomically(path, save(outcome.sums, {"rest": json.dumps(rest)}))
