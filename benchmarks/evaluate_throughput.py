@@ -26,7 +26,8 @@ def train_and_score(folder: str, words: list[str]) -> dict[str, float]:
     import run_pipeline
     from import_modules import RunOptions, read_run
 
-    run_pipeline.main(["--run_dir", folder, "--to_step", "7", "--force", *words])
+    anew = ["--to_step", "7", "--force", "--resume", "never"]
+    run_pipeline.main(["--run_dir", folder, *anew, *words])
     run = read_run(RunOptions(run_dir=folder))
     return {"training": run.record("train_model")["measured"]["tokens_per_second"]} | score(run, 1)
 
