@@ -1,26 +1,41 @@
-"""Step 8 of 10: the base model against the tuned one, on the same held-out test blocks.
+"""Step 8 of 10: the base model against the tuned one, on the same held-out test split.
 
-Leaves evaluate_model.json.
+Leaves evaluate_model.json, test_losses.parquet (a row for each test document), and
+base_scores.safetensors, what the base model scored: it is not scored again while it and the test
+split stay the same.
 """
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from create_dataset import collate
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.command import command
-from toolkit.options import flag
+from toolkit.command import UserError, command
+from toolkit.console import say
+from toolkit.copying import judge_samples
+from toolkit.files import sha256_of
+from toolkit.held_out_documents import extreme_passages, write_document_losses
+from toolkit.metrics import compare
+from toolkit.metrics_table import as_text
+from toolkit.options import flag, require_above
+from toolkit.rouge import compare_rouge
 from toolkit.run_directory import RunDirectory
-from toolkit.scoring import as_metrics, count_text, score_blocks
+from toolkit.scoring import count_text
+from toolkit.trial import Outcome, Trial, keep_outcome, read_outcome, run_trial
+from toolkit.windows import block_size_of, find_pieces
 from train_model import read_tuned
-from train_test_split import read_splits
+from train_test_split import Splits, read_splits
+
+SCORING = Path(__file__).resolve().parent / "toolkit"
 
 
 @dataclass
@@ -28,37 +43,92 @@ class EvaluateOptions:
     """step 8, evaluate_model"""
 
     evaluate_base: bool = flag(True, "score the model from before training too")
+    stride: int | None = flag(
+        None,
+        "score overlapping windows, each this many tokens further on: every token is then "
+        "predicted from at least block_size - stride before it (default: blocks, each alone)",
+    )
+
+    def __post_init__(self) -> None:
+        require_above(self, 0, "stride")
 
 
 def evaluate_model(
     tuned: GPT2LMHeadModel,
     tokenizer: PreTrainedTokenizerFast,
-    splits: DatasetDict,
+    splits: Splits,
     options: EvaluateOptions,
     run: RunDirectory,
 ) -> dict[str, Any]:
-    """Return the test metrics of `base` (unless turned off) and `tuned`; see `as_metrics`."""
+    """Return what the test split says of `base` (unless turned off) and `tuned`; see README."""
     with run.step(__file__, options, after=("train_test_split", "train_model")) as step:
-        test = splits["test"]
-        text = count_text(test, tokenizer, collate)
-        context = {
-            "block_size": len(test[0]["input_ids"]),
-            "stride": None,
-            "precision": run.precision,
-        }
-        models = {"base": None, "tuned": tuned} if options.evaluate_base else {"tuned": tuned}
-        for name, model in models.items():
-            model = model or read_gpt2(run)[0].to(run.device).eval()
-            sums = score_blocks(model, test, collate, run.precision, f"evaluating {name}")
-            step.results[name] = {**as_metrics(sums, text), "context": context}
+        trial = set_up(tokenizer, splits, options, run)
+        outcomes = {"base": score_base(trial, run)} if options.evaluate_base else {}
+        outcomes["tuned"] = run_trial(tuned, trial, "evaluating tuned")
+        scores = {name: outcome.sums for name, outcome in outcomes.items()}
+        given = (trial.test, tokenizer, collate, trial.pieces, trial.stride)
+        text, size = count_text(*given), block_size_of(trial.test)
+        step.results = compare(scores, text, trial.pieces, run.seed)
+        samples = {name: outcome.samples for name, outcome in outcomes.items()}
+        train = splits["train"] if isinstance(splits["train"], Dataset) else None
+        copied = judge_samples(samples, train)
+        context = {"block_size": size, "stride": options.stride, "precision": run.precision}
+        for name in outcomes:
+            step.results[name] |= {**copied[name], "context": context}
+        step.results["samples"] = trial.as_texts(outcomes)
+        step.results["passages"] = extreme_passages(trial.test, tokenizer, scores, trial.pieces)
+        if references := [reference for _, reference in trial.examples()]:
+            completions = {name: outcome.completions for name, outcome in outcomes.items()}
+            step.results["rouge"] = compare_rouge(references, completions, run.seed)
+        losses = step.file("test_losses.parquet")
+        write_document_losses(losses, scores, text, trial.pieces, size)
         step.summary = summarize(step.results)
-        metrics = dict(step.results)
-    return metrics
+    for line in as_text(step.results):
+        say(f"       {line}")
+    return read_metrics(run)
 
 
 def read_metrics(run: RunDirectory) -> dict[str, Any]:
-    """Return the metrics of step 8."""
+    """Return the results of step 8."""
     return run.results("evaluate_model")
+
+
+def set_up(
+    tokenizer: PreTrainedTokenizerFast,
+    splits: Splits,
+    options: EvaluateOptions,
+    run: RunDirectory,
+) -> Trial:
+    """Return what both models go through. Refuses a test split or a stride that cannot be."""
+    test = splits["test"]
+    if not len(test):
+        raise UserError(
+            f"{run.path}/splits: the test split is empty; give step 5 a larger --test_fraction"
+        )
+    size = block_size_of(test)
+    if options.stride and options.stride > size:
+        raise UserError(f"--stride {options.stride} is beyond the blocks of {size} tokens")
+    if options.stride and "length" in test.column_names:
+        raise UserError(
+            f"--stride {options.stride}: prompts with completions are scored one by one; drop it"
+        )
+    pieces = find_pieces(test, tokenizer.eos_token_id)
+    stride = options.stride or size
+    return Trial(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+
+
+def score_base(trial: Trial, run: RunDirectory) -> Outcome:
+    """Return the base model's outcome: kept from an earlier time where nothing of it can differ."""
+    parts = [run.record_hash("load_gpt2"), run.record_hash("train_test_split"), str(trial.stride)]
+    parts += [run.device, run.precision, sha256_of(sorted(SCORING.glob("*.py")))]
+    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    path = run.path / "base_scores.safetensors"
+    outcome = read_outcome(path, key)
+    if outcome is None:
+        model = read_gpt2(run)[0].to(run.device).eval()
+        outcome = run_trial(model, trial, "evaluating base")
+        keep_outcome(path, key, outcome)
+    return outcome
 
 
 def summarize(metrics: dict[str, Any]) -> str:
@@ -66,8 +136,8 @@ def summarize(metrics: dict[str, Any]) -> str:
     tuned, base = metrics["tuned"], metrics.get("base")
 
     def change(name: str, form: str) -> str:
-        before = f"{base[name]:{form}} -> " if base else ""
-        return before + f"{tuned[name]:{form}}"
+        values = [model[name] for model in (base, tuned) if model]
+        return " -> ".join("none" if value is None else f"{value:{form}}" for value in values)
 
     return (
         f"test perplexity {change('perplexity', ',.2f')}, loss {change('loss', '.3f')}, accuracy "

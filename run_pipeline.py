@@ -22,6 +22,7 @@ from generate import GenerateOptions, generate, prompt_loop, read_samples
 from import_modules import RunOptions, import_modules, read_run
 from load_gpt2 import LoadOptions, load_gpt2, read_gpt2
 from toolkit.command import UserError, command
+from toolkit.comparison import compare_runs
 from toolkit.config_file import read_config_file
 from toolkit.console import say
 from toolkit.options import build, flag, parse_flags
@@ -29,7 +30,7 @@ from toolkit.records import STEPS
 from toolkit.run_directory import RunDirectory
 from train_model import TrainOptions, read_tuned, train_model
 from train_test_split import SplitOptions, read_splits, train_test_split
-from visualize_performance import VisualizeOptions, read_plot, visualize_performance
+from visualize_performance import VisualizeOptions, read_report, visualize_performance
 
 # Every step with its options and the reader of what it left.
 LINKS: dict[Callable, tuple[type, Callable]] = {
@@ -40,7 +41,7 @@ LINKS: dict[Callable, tuple[type, Callable]] = {
     configure_trainer: (TrainerOptions, read_trainer),
     train_model: (TrainOptions, read_tuned),
     evaluate_model: (EvaluateOptions, read_metrics),
-    visualize_performance: (VisualizeOptions, read_plot),
+    visualize_performance: (VisualizeOptions, read_report),
     generate: (GenerateOptions, read_samples),
 }
 
@@ -118,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
         run_steps(chain)
     except LastStepDone:
         pass
+    if compared := chain.options[visualize_performance].compare:
+        say(compare_runs(compared))
 
 
 def run_steps(chain: Chain) -> None:
@@ -130,17 +133,18 @@ def run_steps(chain: Chain) -> None:
     trainer = chain(configure_trainer, model, splits)
     tuned = chain(train_model, trainer, tokenizer)
     metrics = chain(evaluate_model, tuned, tokenizer, splits)
-    plot = chain(visualize_performance, metrics)
+    report = chain(visualize_performance, metrics)
     samples = chain(generate, tuned, tokenizer, splits)
     if chain.options[generate].interactive:
         prompt_loop(tuned, tokenizer, chain.options[generate], chain.run)
     else:
-        conclude(plot, metrics, samples, chain.run)
+        conclude(report, metrics, samples, chain.run)
 
 
-def conclude(plot: Any, metrics: dict[str, Any], samples: list[dict], run: RunDirectory) -> None:
-    """Print where the plot is, what training changed, and one sample."""
-    say(f"\nplot      {plot}")
+def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: RunDirectory) -> None:
+    """Print where the report is, what training changed, and one sample."""
+    say(f"\nreport    {report}")
+    say(f"plot      {run.path / 'performance.png'}")
     say(f"result    {summarize(metrics)}")
     prompt = samples[0]["prompt"] if len(samples[0]["prompt"]) < 80 else samples[0]["prompt"][-60:]
     say(f"before    {one_line(prompt + samples[0]['base'][0])}")

@@ -1,7 +1,8 @@
-"""Step 9 of 10: the plot of the run.
+"""Step 9 of 10: plots and the report; of a training under way, the plot so far.
 
-Reads log_history.jsonl from step 7 and the metrics of step 8. Leaves performance.png and
-visualize_performance.json.
+Reads log_history.jsonl from step 7 and the records of steps 2 to 8. Leaves performance.png, .svg,
+report.html, report.md and visualize_performance.json; with --compare, comparison.png, .svg, .md
+in the first of the folders.
 """
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
@@ -11,50 +12,86 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate_model import read_metrics
-from import_modules import parse
+from evaluate_model import read_metrics, summarize
+from import_modules import RunOptions, parse
 from toolkit.command import command
+from toolkit.comparison import compare_runs, find_runs
+from toolkit.console import say
 from toolkit.log_history import read_log
-from toolkit.plots import plot_training
+from toolkit.options import build, flag, parse_flags
+from toolkit.plots import (
+    MEASURED,
+    PANELS,
+    Story,
+    draw_alone,
+    draw_together,
+    panels_of,
+    save_figure,
+)
+from toolkit.report import facts_of, for_page, render
 from toolkit.run_directory import RunDirectory
+from toolkit.training_progress import forget_progress, is_under_way, plot_progress
 
 
 @dataclass
 class VisualizeOptions:
     """step 9, visualize_performance"""
 
+    compare: list[str] | None = flag(
+        None, "run folders: overlay their curves, and list what differs", recorded=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.compare is not None:
+            find_runs(self.compare)
+
 
 def visualize_performance(
     metrics: dict[str, Any], options: VisualizeOptions, run: RunDirectory
 ) -> Path:
-    """Draw losses and learning rate against steps, and return the picture's path."""
-    with run.step(
-        __file__, options, after=("create_dataset", "train_model", "evaluate_model")
-    ) as step:
-        best = run.results("train_model")["best_step"]
-        history = read_log(run.path / "log_history.jsonl")
-        plot_training(history, title_of(metrics, run), best, step.file("performance.png"))
-        step.summary = f"plot: {run.path / 'performance.png'}"
-    return read_plot(run)
+    """Draw the training and the test figures, write the report, and return the report's path."""
+    after = ("load_gpt2", "create_dataset", "train_test_split", "train_model", "evaluate_model")
+    with run.step(__file__, options, after=after) as step:
+        story = read_story(metrics, run)
+        facts = facts_of(run, metrics)
+        title = f"{facts['title']}\n{summarize(metrics)}"
+        figure = draw_together(panels_of(story, PANELS), story, title)
+        for kind in ("png", "svg"):
+            save_figure(figure, step.file(f"performance.{kind}"), kind)
+        if speed := panels_of(story, MEASURED):
+            figure = draw_together(speed, story, facts["title"])
+            for kind in ("png", "svg"):
+                save_figure(figure, step.file(f"speed.{kind}", measured=True), kind)
+        for key, panels in (("plots", PANELS), ("measured_plots", MEASURED)):
+            drawn = (draw_alone(draw, story) for draw in panels_of(story, panels))
+            facts[key] = [for_page(svg) for svg in drawn]
+        for kind in ("html", "md"):
+            text = render(kind, facts)
+            step.file(f"report.{kind}", measured=True).write_text(text, encoding="utf-8")
+        forget_progress(run.path)
+        step.summary = f"report: {run.path / 'report.html'}"
+    return read_report(run)
 
 
-def read_plot(run: RunDirectory) -> Path:
-    """Return the path of step 9's picture."""
-    return run.finished("visualize_performance") / "performance.png"
+def read_report(run: RunDirectory) -> Path:
+    """Return the path of step 9's report."""
+    return run.finished("visualize_performance") / "report.html"
 
 
-def title_of(metrics: dict[str, Any], run: RunDirectory) -> str:
-    """Return what was trained on what, and what came of it."""
-    model = run.results("load_gpt2")
-    corpus = " ".join(run.record("create_dataset")["options"]["corpus"])
-    after = f"test perplexity {metrics['tuned']['perplexity']:,.2f}"
-    if "base" in metrics:
-        after += f", before training {metrics['base']['perplexity']:,.2f}"
-    return f"{model['model']} ({model['parameters'] / 1e6:.1f}M parameters) on {corpus}\n{after}"
+def read_story(metrics: dict[str, Any], run: RunDirectory) -> Story:
+    trained = run.results("train_model")
+    history = read_log(run.path / "log_history.jsonl")
+    return Story(history, trained["best_step"], trained["stopped_early"], metrics)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    given = parse_flags(argv, __doc__, RunOptions, VisualizeOptions)
+    options, folder = build(VisualizeOptions, given), Path(build(RunOptions, given).run_dir)
+    if options.compare:
+        return say(compare_runs(options.compare))
+    if is_under_way(folder):
+        return say(plot_progress(folder))
     run, options = parse(argv, VisualizeOptions, about=__doc__)
     visualize_performance(read_metrics(run), options, run)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from toolkit.run_directory import RunDirectory
 LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
     *("base_model", "documents", "splits", "checkpoints", "model"),
-    *("log_history.jsonl", "performance.png", "samples.md"),
+    *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
+    *("performance.png", "performance.svg", "report.html", "report.md", "samples.md"),
 }
 
 
@@ -36,7 +38,11 @@ def contents(run):
             record = json.loads(path.read_text())
             del record["measured"]
             found[name] = record
-        else:
+        elif path.name.startswith("report."):
+            text = path.read_text()
+            assert "<!--measured-->" in text
+            found[name] = re.sub("<!--measured-->.*?<!--/measured-->", "", text, flags=re.DOTALL)
+        elif not path.name.startswith("speed."):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -54,6 +60,7 @@ def test_a_run_leaves_exactly_what_the_design_lists(finished):
 def test_the_runner_ends_with_plot_result_and_samples_and_no_noise(finished):
     last = finished.out.split("\n\n")[-1]
     assert str(finished.path / "performance.png") in last
+    assert str(finished.path / "report.html") in last
     assert "test perplexity" in last and "->" in last
     assert "before  " in last and "after  " in last
     assert finished.err == ""
@@ -209,10 +216,10 @@ def test_every_reader_returns_what_its_step_returned(finished, tmp_path, corpus)
     metrics = evaluate_model.evaluate_model(tuned, tokenizer, splits, options, run)
     assert metrics == evaluate_model.read_metrics(run)
 
-    plot = visualize_performance.visualize_performance(
+    report = visualize_performance.visualize_performance(
         metrics, visualize_performance.VisualizeOptions(), run
     )
-    assert plot == visualize_performance.read_plot(run) and plot.stat().st_size > 10_000
+    assert report == visualize_performance.read_report(run) and report.stat().st_size > 10_000
 
     options = generate.GenerateOptions(max_new_tokens=5)
     samples = generate.generate(tuned, tokenizer, splits, options, run)
@@ -255,7 +262,8 @@ def test_stale_or_damaged_input_is_refused(run_copy, refusal, file, content, say
     (run_copy / file).unlink()
     if content:
         (run_copy / file).write_text(content)
-    assert says in refusal(visualize_performance.main, "--run_dir", run_copy)
+    next_step = visualize_performance if file == "evaluate_model.json" else evaluate_model
+    assert says in refusal(next_step.main, "--run_dir", run_copy)
 
 
 def test_an_upstream_step_with_other_results_makes_the_rest_stale(run_copy, refusal):

@@ -152,6 +152,15 @@ BAD_VALUES = [
     ("train_model", "--resume {tmp}", "--resume {tmp}: trainer_state.json is missing"),
     ("train_model", "--resume=", "--resume must be auto, never or a checkpoint folder"),
     ("evaluate_model", "--evaluate_base=maybe", "--evaluate_base"),
+    ("evaluate_model", "--stride 0", "--stride must be above 0, got 0"),
+    ("evaluate_model", "--stride 33", "--stride 33 is beyond the blocks of 32 tokens"),
+    ("visualize_performance", "--compare {tmp}/a {tmp}/b", "--compare {tmp}/a: no such folder"),
+    (
+        "visualize_performance",
+        "--compare {tmp} {tmp}",
+        "--compare {tmp}: no training has run there",
+    ),
+    ("visualize_performance", "--compare {tmp}", "--compare takes two run folders or more"),
     (
         "generate",
         "--prompts_file none.txt",

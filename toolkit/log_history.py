@@ -6,7 +6,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from toolkit.command import UserError, first_line
+
 MEASURED = ("tokens_per_second", "model_flops_utilization", "peak_memory_bytes")
+AGAIN = "train again with: python3 train_model.py --resume never"
 
 
 class LogHistory(TrainerCallback):
@@ -35,7 +38,23 @@ def as_line(entry: dict[str, float]) -> str:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the entries of a log file, flat; a last line cut off by a crash is left out."""
-    lines = path.read_text().splitlines(keepends=True)
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{**entry, **entry.pop("measured", {})} for entry in entries]
+    """Return the entries of a log file, flat; a last line that is still being written is left out.
+
+    Raises UserError where the file is missing or another line is damaged.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {AGAIN}") from None
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise UserError(f"{path}: line {number} is no log entry; {AGAIN}")
+        entries.append({**entry, **entry.pop("measured", {})})
+    return entries

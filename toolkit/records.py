@@ -102,7 +102,8 @@ class Records:
         inputs = self.digest_files(files, record["measured"].get("files_read_whole", True))
         if inputs not in (record["inputs"], UNREADABLE):  # files that are gone cannot have changed
             return "is stale (its input files changed since)"
-        for name, known in record["results"].get("artifacts", {}).items():
+        lasting, differing = (record[part].get("artifacts", {}) for part in ("results", "measured"))
+        for name, known in {**lasting, **differing}.items():
             if not (self.path / name).exists() or size_of(self.path / name) != known["bytes"]:
                 return f"is stale ({name} was changed or removed since)"
         return None

@@ -33,6 +33,7 @@ class Step:
         )
         self._folder = folder
         self._written: dict[Path, Path] = {}  # where it is being written -> where it belongs
+        self._differing: set[Path] = set()  # those that differ from run to run
 
     def folder(self, name: str) -> Path:
         """Return an empty folder to write in; it becomes `name` when the step ends well."""
@@ -40,10 +41,15 @@ class Step:
         path.mkdir()
         return path
 
-    def file(self, name: str) -> Path:
-        """Return a path to write to; the file becomes `name` when the step ends well."""
+    def file(self, name: str, measured: bool = False) -> Path:
+        """Return a path to write to; the file becomes `name` when the step ends well.
+
+        `measured`: it holds timings, so that no hash may cover it.
+        """
         path = self._folder / f".{name}.unfinished"
         remove(path)
+        if measured:
+            self._differing.add(path)
         self._written[path] = self._folder / name
         return path
 
@@ -59,14 +65,13 @@ class Step:
             remove(path)
 
     def publish(self) -> None:
-        """Rename every artifact into place and note its size and content in the results."""
-        artifacts = {}
+        """Rename every artifact into place and note its size and content in the record."""
         for path, home in self._written.items():
-            artifacts[home.name] = {"bytes": size_of(path), "sha256": sha256_of([path])}
+            part = self.measured if path in self._differing else self.results
+            known = {"bytes": size_of(path), "sha256": sha256_of([path])}
+            part.setdefault("artifacts", {})[home.name] = known
             remove(home)
             path.rename(home)
-        if artifacts:
-            self.results["artifacts"] = artifacts
 
 
 class RunDirectory(Records):

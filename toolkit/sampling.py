@@ -41,18 +41,32 @@ def continue_prompt(
     `stream` prints the one sample while it grows.
     """
     ids = prompt_ids(prompt, tokenizer, model.config.n_positions, sampling.max_new_tokens)
+    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    found = continue_ids(
+        model, ids, sampling, tokenizer.eos_token_id, seed, streamer if stream else None
+    )
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in found]
+
+
+def continue_ids(
+    model: GPT2LMHeadModel,
+    ids: list[int],
+    sampling: Sampling,
+    end_of_text: int,
+    seed: int,
+    streamer: TextStreamer | None = None,
+) -> list[list[int]]:
+    """Return the new token ids of `num_samples` continuations, without end-of-text."""
     tokens = torch.tensor([ids], device=model.device)
     set_seed(seed)
     with torch.inference_mode():
         output = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
-            generation_config=as_generation_config(sampling, tokenizer.eos_token_id),
-            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-            if stream
-            else None,
+            generation_config=as_generation_config(sampling, end_of_text),
+            streamer=streamer,
         )
-    return [tokenizer.decode(row[len(ids) :], skip_special_tokens=True) for row in output.tolist()]
+    return [[token for token in row[len(ids) :] if token != end_of_text] for row in output.tolist()]
 
 
 def prompt_ids(

@@ -1,0 +1,104 @@
+"""Measure how fast step 8 scores, against how fast step 7 trains in the same run, and its memory.
+
+    python3 benchmarks/evaluate_throughput.py
+    python3 benchmarks/evaluate_throughput.py --corpus book.txt --flags "--model gpt2 --max_steps 8"
+
+Each repetition trains anew in a fresh process, then scores the training blocks, so that both rates
+come from the same minute. Memory: peaks of processes that score 1, 4 and 16 times the same blocks.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+
+def train_and_score(folder: str, words: list[str]) -> dict[str, float]:
+    """Run steps 2 to 7 in an empty run directory, then score the training blocks once."""
+    import run_pipeline
+    from import_modules import RunOptions, read_run
+
+    anew = ["--to_step", "7", "--force", "--resume", "never"]
+    run_pipeline.main(["--run_dir", folder, *anew, *words])
+    run = read_run(RunOptions(run_dir=folder))
+    return {"training": run.record("train_model")["measured"]["tokens_per_second"]} | score(run, 1)
+
+
+def score(run, times: int) -> dict[str, float]:
+    """Return tokens/s and peak memory of scoring the training blocks `times` over."""
+    from datasets import concatenate_datasets
+
+    from create_dataset import collate
+    from toolkit.memory import peak_memory_bytes
+    from toolkit.scoring import score_pieces
+    from toolkit.windows import block_size_of, find_pieces
+    from train_model import read_tuned
+    from train_test_split import read_splits
+
+    model = read_tuned(run)
+    blocks = concatenate_datasets([read_splits(run)["train"]] * times).with_format("numpy")
+    pieces = find_pieces(blocks, model.config.eos_token_id)
+    size = block_size_of(blocks)
+    given = (collate, pieces, size, run.precision, "")
+    warm = blocks.select(range(min(8, len(blocks))))
+    score_pieces(model, warm, *given)
+    begin = time.perf_counter()
+    score_pieces(model, blocks, *given)
+    seconds = time.perf_counter() - begin
+    return {"scoring": len(blocks) * size / seconds, "peak_bytes": peak_memory_bytes()}
+
+
+def measure(*words: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, *words], capture_output=True, text=True, check=True, cwd=PROJECT
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--corpus", default="data/keepers_log")
+    parser.add_argument("--flags", default="--from_scratch --max_steps 40", help="for the runner")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--train", help=argparse.SUPPRESS)
+    parser.add_argument("--score", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    words = ["--corpus", options.corpus, *shlex.split(options.flags)]
+    if options.train:
+        print(json.dumps(train_and_score(options.train, words)))
+        return
+    if options.score:
+        from import_modules import RunOptions, read_run
+
+        run = read_run(RunOptions(run_dir=options.score[0]))
+        print(json.dumps(score(run, int(options.score[1]))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        again = ["--corpus", options.corpus, "--flags", options.flags]
+        runs = [measure("--train", folder, *again) for _ in range(options.repeat)]
+        for run in runs:
+            ratio = run["scoring"] / run["training"]
+            print(
+                f"training {run['training']:,} tokens/s, scoring {run['scoring']:,.0f} tokens/s: "
+                f"{ratio:.2f} times",
+                flush=True,
+            )
+        middle = statistics.median(run["scoring"] / run["training"] for run in runs)
+        print(f"median: {middle:.2f} times")
+        for times in (1, 4, 16):
+            peak = measure("--score", folder, str(times))["peak_bytes"]
+            print(f"{times:2} times the blocks: peak {peak / 1e6:,.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

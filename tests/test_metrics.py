@@ -1,0 +1,280 @@
+"""The figures of step 8: overlapping windows, words and bytes, intervals, what is kept."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from datasets import Dataset
+
+import evaluate_model
+from create_dataset import collate
+from load_gpt2 import read_gpt2
+from tests.conftest import PROJECT
+from toolkit import bootstrap
+from toolkit.bootstrap import choose_units, interval, resample_totals
+from toolkit.metrics import METRICS, compare
+from toolkit.metrics_table import as_text
+from toolkit.run_directory import RunDirectory
+from toolkit.scoring import count_text, score_pieces
+from toolkit.windows import find_pieces, window_starts
+from train_model import read_tuned
+from train_test_split import read_splits
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return RunDirectory(finished.path, seed=7, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def test(run):
+    return read_splits(run)["test"]
+
+
+def as_blocks(tokens, size):
+    return Dataset.from_dict({"input_ids": np.reshape(tokens, (-1, size))}).with_format("numpy")
+
+
+def losses_by_position(model, stream, size, stride):
+    """Nats and first choices of every scored position: one window at a time, in float64."""
+    model, nats, right = model.double().eval(), {}, {}
+    start = 0
+    with torch.no_grad():
+        while True:
+            start = min(start, len(stream) - size)
+            window = torch.from_numpy(stream[start : start + size].astype(np.int64))
+            chances = model(window[None]).logits[0].log_softmax(-1)
+            for place in range(1, size):
+                if start + place not in nats:
+                    nats[start + place] = -chances[place - 1, window[place]].item()
+                    right[start + place] = int(chances[place - 1].argmax() == window[place])
+            if start + size == len(stream):
+                break
+            start += stride
+    model.float()
+    return nats, right
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16, 31, 32])
+def test_strided_sums_agree_with_a_float64_loop_document_by_document(run, test, stride):
+    model, tokenizer = read_tuned(run), read_gpt2(run)[1]
+    stream = test[:]["input_ids"].reshape(-1)
+    nats, right = losses_by_position(model, stream, 32, stride)
+    pieces = find_pieces(test, tokenizer.eos_token_id)
+    sums = score_pieces(model, test, collate, pieces, stride, "fp32", "tuned")
+    loss = sums["nats"].sum() / sums["tokens"].sum()
+    assert loss == pytest.approx(sum(nats.values()) / len(nats), abs=1e-4)
+    expected_tokens = len(stream) - (len(test) if stride == 32 else 1)
+    assert sums["tokens"].sum() == len(nats) == expected_tokens
+    assert sums["correct"].sum() == sum(right.values())
+    documents = np.cumsum(stream == tokenizer.eos_token_id) - (stream == tokenizer.eos_token_id)
+    for number in range(documents[-1] + 1):
+        own = [value for place, value in nats.items() if documents[place] == number]
+        inside = pieces.documents == number
+        assert sums["tokens"][inside].sum() == len(own)
+        assert sums["nats"][inside].sum() == pytest.approx(sum(own), abs=1e-3)
+
+
+@pytest.mark.parametrize("positions, size, stride", [(96, 32, 5), (64, 32, 32), (32, 32, 7)])
+def test_windows_score_every_token_that_has_something_before_it_once(positions, size, stride):
+    starts, first = window_starts(positions, size, stride)
+    scored = [
+        start + place for start, f in zip(starts, first, strict=True) for place in range(f, size)
+    ]
+    alone = set(range(0, positions, size)) if stride == size else {0}
+    assert sorted(scored) == sorted(set(range(positions)) - alone)
+    assert starts[-1] + size == positions
+
+
+def test_words_and_bytes_of_overlapping_windows_are_those_of_the_running_text(run, test):
+    tokenizer = read_gpt2(run)[1]
+    pieces = find_pieces(test, tokenizer.eos_token_id)
+    counts = count_text(test, tokenizer, collate, pieces, 16)
+    whole = tokenizer.decode(test[:]["input_ids"].reshape(-1)[1:])
+    assert counts["words"].sum() == len(whole.replace("<|endoftext|>", " ").split())
+    assert counts["bytes"].sum() == len(whole.replace("<|endoftext|>", "").encode())
+
+
+# Intervals
+
+
+def test_resampled_totals_are_those_of_a_plain_loop():
+    sums = np.random.default_rng(1).random((9, 3))
+    totals = resample_totals(sums, seed=5)
+    drawn = np.random.default_rng(5).integers(0, 9, size=(10_000, 9))
+    for number in (0, 1, 9_999):
+        assert totals[number] == pytest.approx(sum(sums[row] for row in drawn[number]))
+
+
+def test_an_interval_holds_the_truth_about_95_times_in_100():
+    """Ratios of totals over 60 documents of known mean, drawn anew 300 times."""
+    random, inside = np.random.default_rng(3), 0
+    for seed in range(300):
+        tokens = random.integers(20, 200, 60).astype(float)
+        nats = tokens * random.normal(4.0, 0.5, 60)
+        totals = resample_totals(np.stack([nats, tokens], 1), seed)
+        low, high = interval(totals[:, 0] / totals[:, 1])
+        inside += low <= 4.0 <= high
+    assert 0.90 <= inside / 300 <= 0.98
+
+
+def test_many_documents_take_fewer_resamples_and_as_little_memory(monkeypatch):
+    monkeypatch.setattr(bootstrap, "DRAWS", 100_000)
+    monkeypatch.setattr(bootstrap, "FEWEST_RESAMPLES", 10)
+    assert len(resample_totals(np.ones((1000, 2)), seed=1)) == 100
+    assert len(resample_totals(np.ones((10, 2)), seed=1)) == 10_000
+
+
+def fake_scores(documents, blocks_each, gap):
+    from toolkit.windows import Pieces
+
+    count = documents * blocks_each
+    random = np.random.default_rng(0)
+    tokens = np.full(count, 50.0)
+    base = tokens * random.normal(5, 1, count)
+    scores = {
+        "base": {"nats": base, "correct": tokens * 0.1, "tokens": tokens},
+        "tuned": {"nats": base - gap * tokens, "correct": tokens * 0.2, "tokens": tokens},
+    }
+    text = {"bytes": tokens * 4, "words": tokens * 0.7}
+    numbers = np.arange(count)
+    return scores, text, Pieces(numbers * 50, numbers // blocks_each, numbers)
+
+
+def test_the_difference_is_paired():
+    """The documents differ by much, the models by the same everywhere: no spread remains."""
+    results = compare(*fake_scores(20, 1, gap=0.25), seed=1)
+    low, high = results["difference"]["intervals"]["loss"]
+    assert low == pytest.approx(0.25) and high == pytest.approx(0.25)
+    low, high = results["tuned"]["intervals"]["loss"]
+    assert high - low > 0.3
+    assert results["difference"]["loss"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "documents, blocks_each, unit, says",
+    [
+        (20, 1, "documents", "over 20 documents"),
+        (
+            1,
+            20,
+            "blocks",
+            "since the test split has only 1 document: they hold for this text alone",
+        ),
+        (2, 3, None, "2 documents and 6 blocks are too few to resample"),
+    ],
+)
+def test_what_is_resampled_is_said(documents, blocks_each, unit, says):
+    results = compare(*fake_scores(documents, blocks_each, gap=1), seed=1)
+    assert results["intervals"]["unit"] == unit and says in results["intervals"]["reason"]
+    assert ("intervals" in results["tuned"]) == (unit is not None)
+    assert ("intervals" in results["difference"]) == (unit is not None)
+
+
+def test_parts_without_predicted_tokens_are_no_units():
+    units = choose_units(np.arange(8), np.arange(8))
+    assert units.name == "documents"
+    assert choose_units(np.arange(7), np.arange(7)).name is None
+
+
+def test_what_has_no_value_is_none_and_prints():
+    scores, text, pieces = fake_scores(20, 1, gap=1)
+    text["words"][:] = 0
+    scores["tuned"]["nats"] *= 1000
+    results = compare(scores, text, pieces, seed=1)
+    assert results["tuned"]["word_perplexity"] is None and results["tuned"]["perplexity"] is None
+    assert results["difference"]["perplexity"] is None
+    json.dumps(results, allow_nan=False)
+
+
+def test_every_metric_is_printed_with_its_definition(finished):
+    printed = finished.out
+    for metric in METRICS:
+        assert metric.title in printed and metric.definition in printed
+    results = json.loads((finished.path / "evaluate_model.json").read_text())["results"]
+    for line in as_text(results | {"tuned": results["tuned"] | {"context": context()}}):
+        assert len(line) <= 135
+
+
+def context():
+    return {"block_size": 32, "stride": 8, "precision": "fp32"}
+
+
+# What step 8 leaves
+
+
+def test_the_loss_of_each_document_is_in_the_table(run, finished, test):
+    table = pyarrow.parquet.read_table(finished.path / "test_losses.parquet").to_pydict()
+    results = json.loads((finished.path / "evaluate_model.json").read_text())["results"]
+    tokens = table["predicted_tokens"]
+    assert sum(tokens) == results["tuned"]["tokens"]
+    for model in ("base", "tuned"):
+        pairs = zip(table[f"{model}_loss"], tokens, strict=True)
+        total = sum(loss * count for loss, count in pairs if count)
+        assert total / sum(tokens) == pytest.approx(results[model]["loss"])
+    stream, end = test[:]["input_ids"].reshape(-1), read_gpt2(run)[1].eos_token_id
+    assert all(start == 0 or stream[start - 1] == end for start in table["first_token"])
+
+
+def test_the_base_model_is_scored_once(finished, run_copy, monkeypatch):
+    before = json.loads((run_copy / "evaluate_model.json").read_text())["results"]
+
+    def refuse(run):
+        raise AssertionError("the base model was loaded again")
+
+    tokenizer = evaluate_model.read_gpt2(RunDirectory(run_copy))[1]
+    run = RunDirectory(
+        run_copy,
+        7,
+        "cpu",
+        json.loads((run_copy / "evaluate_model.json").read_text())["results"]["base"]["context"][
+            "precision"
+        ],
+    )
+    inputs = (read_tuned(run), tokenizer, read_splits(run))
+    monkeypatch.setattr(evaluate_model, "read_gpt2", refuse)
+    again = evaluate_model.evaluate_model(*inputs, evaluate_model.EvaluateOptions(), run)
+    assert again == before
+    options = evaluate_model.EvaluateOptions(stride=8)
+    with pytest.raises(AssertionError, match="loaded again"):
+        evaluate_model.evaluate_model(*inputs, options, run)
+    (run_copy / "base_scores.safetensors").write_bytes(b"cut")
+    with pytest.raises(AssertionError, match="loaded again"):
+        evaluate_model.evaluate_model(*inputs, evaluate_model.EvaluateOptions(), run)
+    monkeypatch.undo()
+    again = evaluate_model.evaluate_model(*inputs, evaluate_model.EvaluateOptions(), run)
+    assert again == before
+
+
+MEASURE = """
+import sys, numpy as np, torch
+from datasets import load_from_disk
+from transformers import GPT2Config, GPT2LMHeadModel
+from create_dataset import collate
+from toolkit.memory import peak_memory_bytes
+from toolkit.scoring import score_pieces
+from toolkit.windows import find_pieces
+torch.manual_seed(0)
+config = GPT2Config(vocab_size=2000, n_layer=1, n_head=1, n_embd=16, n_positions=64)
+blocks = load_from_disk(sys.argv[1]).with_format("numpy")
+pieces = find_pieces(blocks, 0)
+sums = score_pieces(GPT2LMHeadModel(config), blocks, collate, pieces, 48, "fp32", "")
+print(int(sums["tokens"].sum()), peak_memory_bytes())
+"""
+
+
+def test_memory_does_not_grow_with_the_test_split(tmp_path):
+    peaks = {}
+    for times in (1, 4, 16):
+        tokens = np.random.default_rng(0).integers(0, 2000, 64 * 250 * times)
+        as_blocks(tokens, 64).save_to_disk(tmp_path / str(times))
+        words = [sys.executable, "-c", MEASURE, str(tmp_path / str(times))]
+        done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True)
+        counted, peaks[times] = map(int, done.stdout.split())
+        assert counted == len(tokens) - 1
+    # Logits of the largest split would take 2 GB, four bytes a token 1 MB.
+    assert max(peaks[4], peaks[16]) < peaks[1] + 20e6, peaks

@@ -1,0 +1,118 @@
+"""What base and tuned model both go through on the test split, and what comes of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm import tqdm
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from toolkit.files import write_atomically
+from toolkit.sampling import Sampling, continue_ids, openings, prompt_ids
+from toolkit.scoring import score_pieces
+from toolkit.windows import Collate, Pieces
+
+PROMPTS, PROMPT_WORDS = 3, 5  # openings of test documents that both models continue
+SAMPLING = Sampling(max_new_tokens=60, temperature=0.8, top_p=0.95, top_k=50, num_samples=2)
+MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The same for both models: what is scored, and what is to be continued."""
+
+    test: Dataset
+    tokenizer: PreTrainedTokenizerFast
+    collate: Collate
+    pieces: Pieces
+    stride: int
+    precision: str
+    seed: int
+
+    def prompts(self) -> list[str]:
+        return openings(self.test, self.tokenizer, PROMPTS, PROMPT_WORDS)
+
+    def examples(self) -> list[tuple[list[int], str]]:
+        """Return prompt ids and reference text of the examples to complete; none of plain text."""
+        if "length" not in self.test.column_names:
+            return []
+        found = []
+        for row in self.test.select(range(min(MOST_COMPLETIONS, len(self.test)))):
+            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["prompt_tokens"])
+            found.append((ids[:start], self.decode(ids[start:])))
+        return found
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
+        """Return a prompt and each model's continuations of it, an entry a prompt."""
+        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        for name, outcome in outcomes.items():
+            for entry, continuations in zip(entries, outcome.samples, strict=True):
+                entry[name] = [self.decode(ids) for ids in continuations]
+        return entries
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one model: `sums` by piece (see `score_pieces`), `samples` and greedy `completions`.
+
+    `samples`: token ids, by prompt and continuation. `completions`: text, by example.
+    """
+
+    sums: dict[str, np.ndarray]
+    samples: list[list[list[int]]]
+    completions: list[str]
+
+
+def run_trial(model: GPT2LMHeadModel, trial: Trial, label: str) -> Outcome:
+    """Score the test split, continue the prompts, and complete the examples."""
+    sums = score_pieces(
+        model, trial.test, trial.collate, trial.pieces, trial.stride, trial.precision, label
+    )
+    positions, end = model.config.n_positions, trial.tokenizer.eos_token_id
+    sampling = shortened(SAMPLING, positions // 2)
+    samples = []
+    for number, prompt in enumerate(tqdm(trial.prompts(), desc=f"{label}: samples", leave=False)):
+        ids = prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
+        samples.append(continue_ids(model, ids, sampling, end, trial.seed + number))
+    completions = []
+    examples = trial.examples()
+    longest = max((len(trial.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
+    for ids, _ in tqdm(examples, desc=f"{label}: completions", leave=False):
+        greedy = shortened(Sampling(longest + 1, 0.0, 1.0, 0, 1), positions - len(ids))
+        completions.append(trial.decode(continue_ids(model, ids, greedy, end, trial.seed)[0]))
+    return Outcome(sums, samples, completions)
+
+
+def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
+    tokens = max(1, min(sampling.max_new_tokens, most_tokens))
+    return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
+
+
+def read_outcome(path: Path, key: str) -> Outcome | None:
+    """Return an outcome that was kept under this key, or None."""
+    try:
+        with safe_open(path, "np") as file:
+            rest = json.loads(file.metadata()["rest"])
+            if rest.pop("key") != key:
+                return None
+            sums = {name: file.get_tensor(name) for name in ("nats", "correct", "tokens")}
+        return Outcome(sums, **rest)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def keep_outcome(path: Path, key: str, outcome: Outcome) -> None:
+    """Write an outcome with its key.
+
+    One text holds all but the sums: of several, the order in the file differs from time to time.
+    """
+    rest = {"key": key, "samples": outcome.samples, "completions": outcome.completions}
+    write_atomically(path, save(outcome.sums, {"rest": json.dumps(rest)}))
