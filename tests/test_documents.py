@@ -255,6 +255,8 @@ def test_the_automatic_block_size_is_the_largest_the_splits_can_fill():
     assert choose_block_size(plenty, 1024) == 1024
     assert choose_block_size({**plenty, "train": 20 * 512}, 1024) == 512
     assert choose_block_size({**plenty, "test": 4 * 128}, 1024) == 128
+    stream = {"validation": 4 * 512, "test": 4 * 1024}
+    assert choose_block_size(stream, 1024) == 512
 
 
 def test_in_a_real_run_documents_end_with_end_of_text_and_no_split_shares_one(finished):

@@ -88,8 +88,8 @@ def choose_block_size(tokens: dict[str, int], longest: int) -> int:
     """Return the largest halving of the model's positions that leaves every split enough blocks."""
     size = longest
     while size > SMALLEST_BLOCK and not (
-        tokens.get("train", math.inf) // size >= FEWEST_TRAIN_BLOCKS  # a stream's are not known
-        and min(tokens["validation"], tokens["test"]) // size >= FEWEST_HELD_OUT_BLOCKS
+        tokens.get("train", math.inf) >= FEWEST_TRAIN_BLOCKS * size  # a stream's are not known
+        and min(tokens["validation"], tokens["test"]) >= FEWEST_HELD_OUT_BLOCKS * size
     ):
         size //= 2
     return size

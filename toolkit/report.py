@@ -153,20 +153,18 @@ def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:
         values = [account.get(key) for account in splits.values()]
         if any(value is not None for value in values):
             cells = [f"{value or 0:,}" for value in values]
+            if "stream" in split:  # train's are not known: see the stream's own account
+                cells[list(splits).index("train")] = "not known"
             accounts.append({"title": title, "cells": cells})
     copies = [
         f"{account['documents_dropped']:,} {name} documents, copies of held-out ones, were dropped"
         for name, account in split["copies"].items()
     ]
     share = "cannot be told" if leak is None else f"{leak:.2%}"
-    made = results["create_dataset"]["splits"].values()
-    totals = {k: sum(part[k] for part in made) for k in ("documents", "tokens")}
-    empty = sum(part["empty_documents_dropped"] for part in made)
     return {
         "splits": list(splits),
         "accounts": accounts,
-        "corpus_line": f"{totals['documents']:,} documents, {totals['tokens']:,} tokens; "
-        f"{empty:,} empty documents dropped.",
+        "corpus_line": corpus_line(results),
         "leak_line": "; ".join(
             [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
             + (copies or ["no document is a copy of a held-out one"])
@@ -175,14 +173,30 @@ def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:
     }
 
 
+def corpus_line(results: dict[str, Any]) -> str:
+    if stream := results["train_model"].get("stream"):
+        return (
+            f"A stream, of which training read {stream['documents_read']:,} documents, "
+            f"{stream['tokens_read']:,} tokens; {stream['empty_documents_dropped']:,} empty "
+            "documents dropped."
+        )
+    made = results["create_dataset"]["splits"].values()
+    documents, tokens, empty = (
+        sum(part[key] for part in made)
+        for key in ("documents", "tokens", "empty_documents_dropped")
+    )
+    return f"{documents:,} documents, {tokens:,} tokens; {empty:,} empty documents dropped."
+
+
 def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     plan, split, trained = (
         results[name] for name in ("configure_trainer", "train_test_split", "train_model")
     )
+    epochs = f" ({plan['epochs']:.3g} epochs)" if plan["epochs"] else ""
     settings = {
         "seed": results["import_modules"]["seed"],
         "block size": f"{split['block_size']:,} tokens",
-        "steps": f"{trained['steps']:,} of {plan['steps']:,} planned ({plan['epochs']:.3g} epochs)",
+        "steps": f"{trained['steps']:,} of {plan['steps']:,} planned{epochs}",
         "tokens a step": f"{plan['tokens_per_step']:,}",
         "tokens trained on": f"{trained['tokens']:,}",
         "learning rate": f"{plan['learning_rate']:g}",
