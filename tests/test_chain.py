@@ -23,7 +23,8 @@ LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
     *("base_model", "documents", "splits", "checkpoints", "model"),
     *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
-    *("performance.png", "performance.svg", "report.html", "report.md", "samples.md"),
+    *("performance.png", "performance.svg", "report.html", "report.md"),
+    *("samples.md", "samples.jsonl"),
 }
 
 
