@@ -25,6 +25,7 @@ from toolkit.prompts import piped_prompts, read_prompts, write_json_lines
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import write_samples
 from toolkit.sampling import Sampling, encode, openings, prompt_ids, require_possible
+from toolkit.server import serve
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -42,6 +43,9 @@ class GenerateOptions:
         None, 'prompts: a line each, or .jsonl with {"prompt": ...} a line; - is standard input'
     )
     interactive: bool = flag(False, "prompt in a loop; Ctrl-D ends", recorded=False)
+    serve: bool = flag(False, "serve OpenAI's /v1/completions; Ctrl-C ends", recorded=False)
+    host: str = flag("127.0.0.1", "address that --serve listens on", recorded=False)
+    port: int = flag(8000, "port that --serve listens on; 0 takes a free one", recorded=False)
     max_new_tokens: int = flag(100, "longest continuation, in tokens")
     temperature: float = flag(0.8, "0 is greedy; higher is bolder")
     top_p: float = flag(0.95, "sample from the likeliest tokens of this joint share")
@@ -53,6 +57,12 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         require_possible(self, prefix="--")
+        if not 0 <= self.port < 2**16:
+            raise ValueError(f"--port must lie between 0 and 65535, got {self.port}")
+        if not self.host:
+            raise ValueError("--host must not be empty")
+        if self.serve and self.interactive:
+            raise ValueError("--serve and --interactive exclude each other: give one")
         if self.prompt and self.prompts_file:
             raise ValueError("--prompt and --prompts_file both name the prompts: give one")
         if not all(prompt.strip() for prompt in self.prompt or ()):
@@ -134,19 +144,22 @@ def report_cuts(
             say(f"       prompt {number}: its first {cut} tokens do not fit the context; left out")
 
 
-def prompt_loop(
+def converse(
     tuned: GPT2LMHeadModel,
     tokenizer: PreTrainedTokenizerFast,
     options: GenerateOptions,
     run: RunDirectory,
 ) -> None:
-    """Continue what is typed, by the tuned or the base model, until Ctrl-D."""
+    """Continue what is typed, or what clients send, by the tuned or the base model."""
     models = {
         "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer),
         "tuned": Generator(tuned, tokenizer),
     }
     run.unlock()
-    PromptLoop(models, tokenizer, options.sampling(), run.seed).run()
+    if options.serve:
+        serve(models, options.host, options.port)
+    else:
+        PromptLoop(models, tokenizer, options.sampling(), run.seed).run()
 
 
 def show(samples: list[dict]) -> None:
@@ -160,8 +173,8 @@ def show(samples: list[dict]) -> None:
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
     tuned, (_, tokenizer) = read_tuned(run), read_gpt2(run)
-    if options.interactive:
-        return prompt_loop(tuned, tokenizer, options, run)
+    if options.interactive or options.serve:
+        return converse(tuned, tokenizer, options, run)
     show(generate(tuned, tokenizer, read_splits(run), options, run))
 
 
