@@ -21,6 +21,7 @@ from toolkit.command import UserError, command
 from toolkit.compute_rate import training_operations_per_token
 from toolkit.learning_rate_trials import best_rate, trial_steps, try_learning_rates
 from toolkit.options import build, flag, require_above
+from toolkit.processes import own_batches, take_own_card
 from toolkit.run_directory import RunDirectory
 from toolkit.trackers import prepare_tracker
 from toolkit.trainable import add_adapters, plain_model, train_last_blocks
@@ -135,6 +136,7 @@ def read_trainer(run: RunDirectory) -> PipelineTrainer:
     run.finished("configure_trainer")
     record = run.record("configure_trainer")
     options = build(TrainerOptions, record["options"])
+    take_own_card()
     model = make_trainable(read_gpt2(run)[0], options).to(run.device)
     return build_trainer(model, read_splits(run), options, record["results"], run)
 
@@ -208,14 +210,16 @@ def build_trainer(
     run: RunDirectory,
 ) -> PipelineTrainer:
     prepare_tracker(options.report_to, run.path)
-    planned = (
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
-        *("eval_steps", "save_steps", "logging_steps"),
+    planned = ("learning_rate", "eval_steps", "save_steps", "logging_steps")
+    micro_batch, accumulation = own_batches(
+        plan["per_device_train_batch_size"], plan["gradient_accumulation_steps"]
     )
     asked = ("warmup_steps", "weight_decay", "lr_scheduler_type", "report_to")
     fixed = {
         **{name: plan[name] for name in planned},
         **{name: getattr(options, name) for name in asked},
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
         "output_dir": str(run.path / "checkpoints"),
         "seed": run.seed,
         "use_cpu": run.device == "cpu",

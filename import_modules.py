@@ -19,6 +19,7 @@ from install_libraries import unmet
 from toolkit.command import UserError, command
 from toolkit.console import say
 from toolkit.options import Options, as_command, as_flags, build, flag, parse_flags
+from toolkit.processes import is_first_process, refuse_several_processes
 from toolkit.run_directory import RunDirectory
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "matplotlib")
@@ -94,17 +95,26 @@ def import_modules(options: RunOptions, run: RunDirectory) -> None:
         say(f"       {name:<14}{version}")
 
 
-def read_run(options: RunOptions) -> RunDirectory:
-    """Return the run directory, held for this process, with seed, device and precision picked."""
+def read_run(options: RunOptions, several_processes: bool = False) -> RunDirectory:
+    """Return the run directory, held for this process, with seed, device and precision picked.
+
+    `several_processes`: whether the step may run in more than one; the first of them holds it.
+    """
+    if not several_processes:
+        refuse_several_processes()
     run = RunDirectory(
         options.run_dir, options.seed, options.picked_device, options.picked_precision
     )
-    run.lock()
+    if is_first_process():
+        run.lock()
     return run
 
 
 def parse(
-    argv: list[str] | None, options_class: type[Options], about: str
+    argv: list[str] | None,
+    options_class: type[Options],
+    about: str,
+    several_processes: bool = False,
 ) -> tuple[RunDirectory, Options]:
     """Return what a step needs to run alone: the run directory as step 2 left it, and its options.
 
@@ -113,7 +123,7 @@ def parse(
     given = parse_flags(argv, about, RunOptions, options_class)
     options = build(options_class, given)
     asked = build(RunOptions, given)
-    run = read_run(asked)
+    run = read_run(asked, several_processes)
     run.finished("import_modules")
     known = run.record("import_modules")["options"]
     for name, value in known.items():

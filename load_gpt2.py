@@ -42,6 +42,9 @@ class LoadOptions:
     n_positions: int | None = flag(
         None, "from scratch: longest context in tokens (default: 256; GPT-2: 1024)"
     )
+    dropout: float | None = flag(
+        None, "from scratch: of embeddings, attention and blocks (default: 0.1; much text: 0)"
+    )
     vocab_size: int | None = flag(
         None, "from scratch: entries of the tokenizer to train (default: 4096)"
     )
@@ -55,7 +58,7 @@ class LoadOptions:
     def __post_init__(self) -> None:
         given = [
             name
-            for name in (*SMALL, "tokenizer", "tokenizer_corpus")
+            for name in (*SMALL, "dropout", "tokenizer", "tokenizer_corpus")
             if getattr(self, name) is not None
         ]
         if given and not self.from_scratch:
@@ -71,6 +74,8 @@ class LoadOptions:
         if not self.model:
             raise ValueError("--model must name a Hub id or a folder, got an empty text")
         require_above(self, 0, "n_layer", "n_head", "n_embd")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must lie from 0 to below 1, got {self.dropout}")
         require_above(self, 7, "n_positions")
         require_above(self, SMALLEST - 1, "vocab_size")
         shape = self.shape()
@@ -160,9 +165,11 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
         texts = (document.text for document in corpus["train"])
         tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
     end = tokenizer.eos_token_id
-    config = GPT2Config(
-        **{**shape, "vocab_size": len(tokenizer)}, bos_token_id=end, eos_token_id=end
-    )
+    shape["vocab_size"] = len(tokenizer)
+    rates = {}
+    if options.dropout is not None:
+        rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)
+    config = GPT2Config(**shape, **rates, bos_token_id=end, eos_token_id=end)
     return gpt2.fresh_model(config), tokenizer
 
 

@@ -1,6 +1,7 @@
 """Step 7 of 10: train, and save the best model as a plain Hugging Face folder.
 
-Ctrl-C saves a checkpoint; the same command goes on from it. Leaves train_model.json, model/,
+Ctrl-C saves a checkpoint; the same command goes on from it. On several cards:
+torchrun --nproc_per_node 4 train_model.py. Leaves train_model.json, model/,
 checkpoints/, log_history.jsonl.
 """
 
@@ -21,6 +22,7 @@ from toolkit.checkpoints import find_checkpoint, step_of
 from toolkit.command import Interrupted, command
 from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.options import flag
+from toolkit.processes import is_first_process, told_by_first
 from toolkit.run_directory import RunDirectory
 from toolkit.trainable import copy_adapter, open_checkpoint
 from toolkit.trainer import PipelineTrainer
@@ -54,6 +56,7 @@ def train_model(
     with run.step(__file__, options, after="configure_trainer") as step:
         configuration = run.record_hash("configure_trainer")
         checkpoint = find_checkpoint(run.path / "checkpoints", configuration, options.resume)
+        told_by_first(str(checkpoint) if checkpoint else None)
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
@@ -85,14 +88,21 @@ def train_model(
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
         validations = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
         step.results["verdict"] = verdict(validations)
+        speed = f"{step.measured['tokens_per_second']:,} tokens/s"
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         step.summary = (
-            f"trained {state.global_step:,} steps{stopped} "
-            f"at {step.measured['tokens_per_second']:,} tokens/s; "
+            f"trained {state.global_step:,} steps{stopped} at {speed}; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
             f"{step.results['verdict']}" + describe_stream(step.results)
         )
     return model
+
+
+def train_along(trainer: PipelineTrainer) -> None:
+    """Train with the first of several processes, which alone leaves something."""
+    checkpoint = told_by_first(None)
+    resume_stream(trainer, Path(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
@@ -122,8 +132,12 @@ def measure(trainer: PipelineTrainer, plan: dict[str, Any]) -> dict[str, float]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    run, options = parse(argv, TrainOptions, about=__doc__)
-    train_model(read_trainer(run), read_gpt2(run)[1], options, run)
+    run, options = parse(argv, TrainOptions, about=__doc__, several_processes=True)
+    trainer = read_trainer(run)
+    if is_first_process():
+        train_model(trainer, read_gpt2(run)[1], options, run)
+    else:
+        train_along(trainer)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ with the same optimizer, in a process of its own, in turn, `--rounds` times over
     ours        this pipeline's trainer, bf16
     stock_bf16  transformers.Trainer with bf16 (what run_clm.py does)
     stock_fp32  transformers.Trainer in float32
-    trl_bf16    TRL's SFTTrainer with bf16 (pip install trl)
+    trl_bf16    TRL's SFTTrainer with bf16 (benchmarks/requirements.txt)
+    last_block  ours, all but the last block, the final norm and the head frozen
+    lora        ours, adapters of rank 8 alone
 
 Printed are medians over the rounds of tokens a second (from the median step, the first two aside),
 peak memory, both as ratios to ours, and the loss curves. Stock training mis-scales GPT-2's loss by
@@ -32,7 +34,8 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-CONTENDERS = ("ours", "stock_bf16", "stock_fp32", "trl_bf16")
+CONTENDERS = ("ours", "stock_bf16", "stock_fp32", "trl_bf16", "last_block", "lora")
+OURS = ("ours", "last_block", "lora")
 OPTIONS = {
     "blocks": (4, "blocks a batch"),
     "block_size": (256, "tokens a block"),
@@ -51,6 +54,7 @@ def train(contender: str, options: argparse.Namespace) -> dict:
     from create_dataset import collate
     from toolkit.compute_rate import matrix_product_rate, training_operations_per_token
     from toolkit.memory import keep_freed_memory, peak_memory_bytes
+    from toolkit.trainable import add_adapters, plain_model, train_last_blocks
     from toolkit.trainer import PipelineTrainer
 
     class Clock(TrainerCallback):
@@ -75,7 +79,11 @@ def train(contender: str, options: argparse.Namespace) -> dict:
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)
     model = GPT2LMHeadModel(GPT2Config(**rates))
     model.loss_type, model.config.use_cache = "ForCausalLM", False
-    operations = training_operations_per_token(model, options.block_size)
+    if contender == "last_block":
+        model = train_last_blocks(model, 1)
+    elif contender == "lora":
+        model = add_adapters(model, 8)
+    operations = training_operations_per_token(plain_model(model), options.block_size)
     blocks = Dataset.from_dict({"input_ids": text_blocks(options)}).with_format("numpy")
     clock = Clock()
     common = {
@@ -111,7 +119,7 @@ def train(contender: str, options: argparse.Namespace) -> dict:
 
             arguments = TrainingArguments(folder, **common, remove_unused_columns=False)
             made = {"args": arguments, "train_dataset": blocks, "data_collator": collate}
-            if contender == "ours":
+            if contender in OURS:
                 keep_freed_memory()
                 plan = {"tokens_per_step": options.blocks * options.block_size, "steps": 0}
                 own = {"history_path": Path(folder) / "log.jsonl", "precision": "bf16"}

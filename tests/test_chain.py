@@ -23,8 +23,8 @@ LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
     *("base_model", "documents", "splits", "checkpoints", "model"),
     *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
-    *("performance.png", "performance.svg", "report.html", "report.md"),
-    *("samples.md", "samples.jsonl"),
+    *("performance.png", "performance.svg", "speed.png", "speed.svg"),
+    *("report.html", "report.md", "samples.md", "samples.jsonl"),
 }
 
 
@@ -39,6 +39,9 @@ def contents(run):
             record = json.loads(path.read_text())
             del record["measured"]
             found[name] = record
+        elif path.name == "log_history.jsonl":
+            entries = map(json.loads, path.read_text().splitlines())
+            found[name] = [{k: v for k, v in e.items() if k != "measured"} for e in entries]
         elif path.name.startswith("report."):
             text = path.read_text()
             assert "<!--measured-->" in text

@@ -47,7 +47,7 @@ def trainer_for(run, tmp_path, **options):
     for block in model.transformer.h:
         block.attn.attn_dropout.p = 0.0
     splits = read_splits(run)
-    options = TrainerOptions(learning_rate=1e-9, logging_steps=1, **options)
+    options = TrainerOptions(**{"learning_rate": 1e-9, "logging_steps": 1, **options})
     elsewhere = RunDirectory(tmp_path, seed=7, device="cpu", precision="fp32")
     plan, _ = make_plan(model, options, run)
     trainer = build_trainer(model, splits, options, plan, elsewhere)
@@ -270,3 +270,20 @@ def test_masked_losses_are_means_over_the_learned_tokens(
     trainer.train()
     logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
     assert logged == pytest.approx(plain(seen[: micro_batch * accumulation]), abs=1e-5)
+
+
+def test_a_model_tuned_on_completions_stops_by_itself(answers, tmp_path):
+    _, tokenizer = read_gpt2(answers)
+    options = {"max_steps": 60, "per_device_train_batch_size": 16}
+    trainer, model, splits = trainer_for(answers, tmp_path, **options, learning_rate=1e-2)
+    block = splits["test"][0]
+    prompt = torch.from_numpy(block["input_ids"][: int(block["prompt_tokens"])].astype(np.int64))
+    room = model.config.n_positions - len(prompt)
+
+    def ends() -> bool:
+        ids = model.eval().generate(prompt[None], max_new_tokens=room, do_sample=False)[0]
+        return tokenizer.eos_token_id in ids[len(prompt) :].tolist()
+
+    assert not ends()
+    trainer.train()
+    assert ends()

@@ -13,7 +13,7 @@ import train_model
 from configure_trainer import TrainerOptions, build_trainer, make_plan, make_trainable
 from load_gpt2 import read_gpt2
 from tests.conftest import shell
-from toolkit import preflight
+from toolkit import preflight, trackers
 from toolkit.checkpoints import find_checkpoint
 from toolkit.command import UserError
 from toolkit.compute_rate import training_operations_per_token
@@ -281,6 +281,12 @@ def test_the_log_carries_speed_memory_and_utilization(finished):
     for entry in measured:
         assert entry["tokens_per_second"] > 0 and entry["peak_memory_bytes"] > 1e7
         assert 0 < entry["model_flops_utilization"] < 1
+
+
+def test_an_absent_tracker_is_named_with_its_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="--report_to trackio needs .*: pip install trackio"):
+        trainer_for(run, tmp_path, report_to="trackio")
 
 
 def test_tensorboard_gets_the_curves(run, tmp_path):

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from toolkit.command import UserError
 from toolkit.console import say
 from toolkit.files import write_atomically
+from toolkit.processes import process_count
 
 OWNER = "made_for.json"
 
@@ -58,9 +59,12 @@ def what_is_broken(checkpoint: Path) -> str | None:
     """
     if not checkpoint.is_dir():
         return "no such checkpoint folder"
-    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        if not (checkpoint / name).exists():
+    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state"):
+        if not list(checkpoint.glob(f"{name}*")):
             return f"{name} is missing"
+    random_states = sorted(checkpoint.glob("rng_state*.pth"))
+    if len(random_states) != process_count():
+        return f"it was made by {len(random_states)} processes, not {process_count()}"
     weights = sorted(checkpoint.glob("*.safetensors"))
     if not weights:
         return "the weights are missing"
@@ -69,11 +73,7 @@ def what_is_broken(checkpoint: Path) -> str | None:
         for path in weights:
             with safe_open(path, framework="pt"):
                 pass
-        for path in (
-            checkpoint / "optimizer.pt",
-            checkpoint / "scheduler.pt",
-            checkpoint / "rng_state.pth",
-        ):
+        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *random_states):
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
                     return f"{path.name} is damaged ({damaged})"

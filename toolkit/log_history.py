@@ -21,13 +21,15 @@ class LogHistory(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.path.write_text("".join(as_line(entry) for entry in state.log_history))
+        if state.is_world_process_zero:
+            self.path.write_text("".join(as_line(entry) for entry in state.log_history))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        with self.path.open("a") as file:
-            file.write(as_line(state.log_history[-1]))
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(as_line(state.log_history[-1]))
 
 
 def as_line(entry: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from toolkit.compute_rate import matrix_product_rate
 from toolkit.console import say
 from toolkit.log_history import LogHistory
 from toolkit.memory import peak_memory_bytes
+from toolkit.processes import average_gradients
 from toolkit.scoring import score_blocks
 from toolkit.trainable import plain_model
 from toolkit.training_callbacks import (
@@ -101,7 +102,7 @@ class PipelineTrainer(Trainer):
                 self.halve_micro_batch()
                 again = self.batches
         if self.accelerator.sync_gradients and self.accelerator.num_processes > 1:
-            average_gradients(self.model, self.accelerator.num_processes)
+            average_gradients(self.model)
         return loss
 
     def backward(self, batch: dict[str, torch.Tensor], count: torch.Tensor) -> torch.Tensor:
@@ -162,11 +163,3 @@ class PipelineTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-
-def average_gradients(model: torch.nn.Module, processes: int) -> None:
-    """Let every process have the mean of all processes' gradients."""
-    for weight in model.parameters():
-        if weight.grad is not None:
-            torch.distributed.all_reduce(weight.grad)
-            weight.grad /= processes

@@ -19,6 +19,7 @@ from transformers import (
 
 from toolkit.command import UserError
 from toolkit.console import say
+from toolkit.processes import any_process
 from toolkit.training_plan import seconds_left
 
 
@@ -145,6 +146,8 @@ class KeepBestAndLast(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        if not state.is_world_process_zero:
+            return
         keep = {f"checkpoint-{state.global_step}", Path(state.best_model_checkpoint or "").name}
         for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
             if checkpoint.name not in keep:
@@ -174,7 +177,8 @@ class SaveOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.came:
+        if any_process(self.came, args.device):
+            self.came = True
             control.should_save = control.should_training_stop = True
 
     def _note(self, *_: Any) -> None:
@@ -209,6 +213,9 @@ class TrainingBar(ProgressCallback):
         **_: Any,
     ) -> None:
         names = {"loss": "loss", "eval_loss": "validation"}
-        self._shown |= {names[k]: f"{value:.3f}" for k, value in (logs or {}).items() if k in names}
+        logs = logs or {}
+        self._shown |= {names[k]: f"{value:.3f}" for k, value in logs.items() if k in names}
+        if "tokens_per_second" in logs:
+            self._shown["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
         if self.training_bar is not None:
             self.training_bar.set_postfix(self._shown, refresh=False)

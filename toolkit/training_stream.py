@@ -26,6 +26,7 @@ from toolkit.command import UserError
 from toolkit.corpus import Document
 from toolkit.document_stream import DocumentStream
 from toolkit.packing import hold_out_by_hash, pad_examples
+from toolkit.processes import process_count
 from toolkit.tokenized_documents import batches_of, content_of, encode, has_text, token_type
 
 SHUFFLED_TOKENS = 1 << 23
@@ -241,6 +242,8 @@ def follow_stream(trainer: Trainer) -> None:
                 "--trainer dataloader_num_workers: a stream is read ahead by a thread of its own; "
                 "leave it out"
             )
+        if process_count() > 1:
+            raise UserError("a stream is read by one process: train it without torchrun")
         trainer.args.ignore_data_skip = True  # the stream goes to its place itself
         trainer.add_callback(StreamPosition(trainer))
 

@@ -7,6 +7,7 @@ et al., arXiv:1710.03740). In float32 the two share their weights.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 
@@ -71,12 +72,13 @@ class TrainingTwin:
             self.twin.transformer.wte.weight = rows
 
 
-def hand_over_to(master: torch.Tensor):
+def hand_over_to(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
     """Return a hook that adds a gradient to the float32 weight's, and lets it go."""
+    gradient = torch.empty_like(master)  # kept: the optimizer's zero_grad drops it at every step
 
     def hook(own: torch.Tensor) -> None:
         if master.grad is None:
-            master.grad = own.grad.float()
+            master.grad = gradient.copy_(own.grad)
         else:
             master.grad += own.grad
         own.grad = None
