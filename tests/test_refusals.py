@@ -265,7 +265,7 @@ CONFIGS = [
     ("seed: null", "seed must be a whole number, got None"),
     ("- a\n- b", "must hold flags as `name: value`"),
     ("a: b: c", "cannot be read"),
-    ("top_p: 3", "--top_p must not be above 1, got 3.0"),
+    ("top_p: 3", "--top_p must lie above 0 and up to 1, got 3.0"),
 ]
 
 

@@ -22,6 +22,7 @@ from toolkit.generator import Continuation, Generator
 from toolkit.sampling import Sampling, encode
 
 MOST_BYTES = 1 << 20  # of a request
+MOST_BYTES_SKIPPED = 64 << 20  # of a request that is too large
 MOST_CHOICES = 64  # prompts x n of a request
 MOST_WAITING = 1024  # continuations, of all requests
 
@@ -132,6 +133,9 @@ def completions_app(generators: dict[str, Generator]) -> FastAPI:
         if request.method == "POST" and not length.isdecimal():
             return refuse(Refusal("the request must say its Content-Length", 411))
         if length and int(length) > MOST_BYTES:
+            if int(length) <= MOST_BYTES_SKIPPED:  # a client that is still sending reads no answer
+                async for _ in request.stream():
+                    pass
             return refuse(Refusal(f"the request is larger than {MOST_BYTES:,} bytes", 413))
         return await answer(request)
 
