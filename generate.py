@@ -1,6 +1,6 @@
 """Step 10 of 10: let the model write - samples before and after training, or an interactive prompt.
 
-Leaves samples.md and generate.json.
+Leaves samples.md, samples.jsonl and generate.json.
 """
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
@@ -15,13 +15,17 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.command import UserError, command
+from toolkit.batch import continue_prompts
+from toolkit.command import command
 from toolkit.console import say
-from toolkit.corpus_files import read_text
-from toolkit.options import flag, require_above
+from toolkit.generator import Generator
+from toolkit.options import flag
+from toolkit.prompt_loop import PromptLoop
+from toolkit.prompts import piped_prompts, read_prompts, write_json_lines
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import write_samples
-from toolkit.sampling import Sampling, continue_prompt, openings
+from toolkit.sampling import Sampling, encode, openings, prompt_ids, require_possible
+from toolkit.server import serve
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -35,30 +39,50 @@ class GenerateOptions:
     prompt: list[str] | None = flag(
         None, "text to continue; repeatable (default: openings of test documents)"
     )
-    prompts_file: str | None = flag(None, "a text file with a prompt a line")
+    prompts_file: str | None = flag(
+        None, 'prompts: a line each, or .jsonl with {"prompt": ...} a line; - is standard input'
+    )
     interactive: bool = flag(False, "prompt in a loop; Ctrl-D ends", recorded=False)
+    serve: bool = flag(False, "serve OpenAI's /v1/completions; Ctrl-C ends", recorded=False)
+    host: str = flag("127.0.0.1", "address that --serve listens on", recorded=False)
+    port: int = flag(8000, "port that --serve listens on; 0 takes a free one", recorded=False)
     max_new_tokens: int = flag(100, "longest continuation, in tokens")
     temperature: float = flag(0.8, "0 is greedy; higher is bolder")
     top_p: float = flag(0.95, "sample from the likeliest tokens of this joint share")
     top_k: int = flag(50, "sample from this many likeliest tokens; 0: from all")
+    min_p: float = flag(0.0, "leave out tokens less likely than this share of the likeliest one")
+    repetition_penalty: float = flag(1.0, "above 1: tokens that were there are less likely")
+    stop: list[str] | None = flag(None, "end before this text; repeatable")
     num_samples: int = flag(1, "continuations a prompt")
 
     def __post_init__(self) -> None:
-        require_above(self, 0, "max_new_tokens", "top_p", "num_samples")
-        for name in ("temperature", "top_k"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must not be negative, got {getattr(self, name)}")
-        if self.top_p > 1:
-            raise ValueError(f"--top_p must not be above 1, got {self.top_p}")
+        require_possible(self, prefix="--")
+        if not 0 <= self.port < 2**16:
+            raise ValueError(f"--port must lie between 0 and 65535, got {self.port}")
+        if not self.host:
+            raise ValueError("--host must not be empty")
+        if self.serve and self.interactive:
+            raise ValueError("--serve and --interactive exclude each other: give one")
         if self.prompt and self.prompts_file:
             raise ValueError("--prompt and --prompts_file both name the prompts: give one")
+        if not all(prompt.strip() for prompt in self.prompt or ()):
+            raise ValueError("--prompt must not be empty")
+        if self.prompts_file == "-":
+            self.prompt, self.prompts_file = piped_prompts(), None
 
     def files_read(self) -> list[Path]:
         return [Path(self.prompts_file)] if self.prompts_file else []
 
     def sampling(self) -> Sampling:
         return Sampling(
-            self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.num_samples
+            self.max_new_tokens,
+            self.temperature,
+            self.top_p,
+            self.top_k,
+            self.num_samples,
+            self.min_p,
+            self.repetition_penalty,
+            tuple(self.stop or ()),
         )
 
 
@@ -76,21 +100,25 @@ def generate(
     with run.step(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
-        prompts = prompts_from(options) or openings(
-            splits["test"], tokenizer, PROMPTS, PROMPT_WORDS
+        prompts = (
+            read_prompts(Path(options.prompts_file))
+            if options.prompts_file
+            else options.prompt or openings(splits["test"], tokenizer, PROMPTS, PROMPT_WORDS)
         )
+        report_cuts(prompts, tokenizer, tuned, options)
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         samples = [{"prompt": prompt} for prompt in prompts]
-        progress = tqdm(desc="sampling", total=len(models) * len(samples), unit="prompt")
+        many = options.num_samples if options.temperature else 1
+        progress = tqdm(desc="sampling", total=len(models) * len(samples) * many, unit="sample")
         for name, model in models.items():
-            for number, entry in enumerate(samples):
-                progress.update()
-                seed = run.seed + number
-                entry[name] = continue_prompt(
-                    model, tokenizer, entry["prompt"], options.sampling(), seed
-                )
+            texts = continue_prompts(
+                model, tokenizer, prompts, options.sampling(), run.seed, done=progress.update
+            )
+            for entry, found in zip(samples, texts, strict=True):
+                entry[name] = found
         progress.close()
         write_samples(samples, options.sampling(), run.seed, step.file("samples.md"))
+        write_json_lines(samples, options.sampling(), run.seed, step.file("samples.jsonl"))
         step.results = {"samples": samples}
         plural = "s" if len(samples) > 1 else ""
         where = run.path / "samples.md"
@@ -103,43 +131,35 @@ def read_samples(run: RunDirectory) -> list[dict]:
     return run.results("generate")["samples"]
 
 
-def prompts_from(options: GenerateOptions) -> list[str]:
-    """Return the prompts that the options name, or none."""
-    if not options.prompts_file:
-        return options.prompt or []
-    prompts = [
-        line
-        for line in read_text(Path(options.prompts_file), "--prompts_file").splitlines()
-        if line.strip()
-    ]
-    if not prompts:
-        raise UserError(f"--prompts_file {options.prompts_file}: holds no prompt")
-    return prompts
-
-
-def prompt_loop(
+def report_cuts(
+    prompts: list[str],
+    tokenizer: PreTrainedTokenizerFast,
     model: GPT2LMHeadModel,
+    options: GenerateOptions,
+) -> None:
+    """Say of which prompts the beginning does not fit the context."""
+    for number, prompt in enumerate(prompts, start=1):
+        kept = prompt_ids(prompt, tokenizer, model.config.n_positions, options.max_new_tokens)
+        if cut := len(encode(prompt, tokenizer)) - len(kept):
+            say(f"       prompt {number}: its first {cut} tokens do not fit the context; left out")
+
+
+def converse(
+    tuned: GPT2LMHeadModel,
     tokenizer: PreTrainedTokenizerFast,
     options: GenerateOptions,
     run: RunDirectory,
 ) -> None:
-    """Continue what is typed, until Ctrl-D. Arrow keys recall earlier prompts."""
-    try:
-        import readline  # noqa: F401 - gives input() editing and history; absent on Windows
-    except ImportError:
-        pass
+    """Continue what is typed, or what clients send, by the tuned or the base model."""
+    models = {
+        "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer),
+        "tuned": Generator(tuned, tokenizer),
+    }
     run.unlock()
-    say("type the beginning of a text, then Enter; Ctrl-D ends")
-    turn = 0
-    while True:
-        try:
-            prompt = input("\n> ")
-            for _ in range(options.num_samples):
-                one = Sampling(**{**vars(options.sampling()), "num_samples": 1})
-                continue_prompt(model, tokenizer, prompt, one, run.seed + turn, stream=True)
-                turn += 1
-        except EOFError:
-            return say()
+    if options.serve:
+        serve(models, options.host, options.port)
+    else:
+        PromptLoop(models, tokenizer, options.sampling(), run.seed).run()
 
 
 def show(samples: list[dict]) -> None:
@@ -153,8 +173,8 @@ def show(samples: list[dict]) -> None:
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
     tuned, (_, tokenizer) = read_tuned(run), read_gpt2(run)
-    if options.interactive:
-        return prompt_loop(tuned, tokenizer, options, run)
+    if options.interactive or options.serve:
+        return converse(tuned, tokenizer, options, run)
     show(generate(tuned, tokenizer, read_splits(run), options, run))
 
 

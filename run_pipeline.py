@@ -18,7 +18,7 @@ from typing import Any
 from configure_trainer import TrainerOptions, configure_trainer, read_trainer
 from create_dataset import DatasetOptions, create_dataset, read_documents
 from evaluate_model import EvaluateOptions, evaluate_model, read_metrics, summarize
-from generate import GenerateOptions, generate, prompt_loop, read_samples
+from generate import GenerateOptions, converse, generate, read_samples
 from import_modules import RunOptions, import_modules, read_run
 from load_gpt2 import LoadOptions, load_gpt2, read_gpt2
 from toolkit.command import UserError, command
@@ -135,8 +135,8 @@ def run_steps(chain: Chain) -> None:
     metrics = chain(evaluate_model, tuned, tokenizer, splits)
     report = chain(visualize_performance, metrics)
     samples = chain(generate, tuned, tokenizer, splits)
-    if chain.options[generate].interactive:
-        prompt_loop(tuned, tokenizer, chain.options[generate], chain.run)
+    if chain.options[generate].interactive or chain.options[generate].serve:
+        converse(tuned, tokenizer, chain.options[generate], chain.run)
     else:
         conclude(report, metrics, samples, chain.run)
 

@@ -8,9 +8,10 @@ import torch
 import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import shell
+from toolkit.batch import continue_prompts
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import fenced
-from toolkit.sampling import Sampling, continue_prompt, openings, prompt_ids
+from toolkit.sampling import Sampling, openings, prompt_ids
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -30,6 +31,10 @@ def tuned(run):
 @pytest.fixture(scope="module")
 def tokenizer(run):
     return read_gpt2(run)[1]
+
+
+def continue_prompt(model, tokenizer, prompt, sampling, seed):
+    return continue_prompts(model, tokenizer, [prompt], sampling, seed)[0]
 
 
 def greedy_by_hand(model, tokenizer, prompt, count):
@@ -114,12 +119,43 @@ def test_prompts_from_flags_and_from_a_file(run_copy, tmp_path, capsys):
     assert [entry["prompt"] for entry in record["results"]["samples"]] == ["One", "Two"]
 
 
+def test_what_was_sampled_stands_in_json_lines_with_settings_and_seed(run_copy, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "One"}\n{"prompt": "Two\\nlines"}\n')
+    words = ["--run_dir", str(run_copy), "--max_new_tokens", "4", "--stop", "e"]
+    generate.main([*words, "--prompts_file", str(file)])
+    lines = [json.loads(line) for line in (run_copy / "samples.jsonl").read_text().splitlines()]
+    assert [line["prompt"] for line in lines] == ["One", "Two\nlines"]
+    assert [line["seed"] for line in lines] == [7, 8]
+    assert lines[0]["settings"]["stop"] == ["e"] and lines[0]["settings"]["max_new_tokens"] == 4
+    assert all("e" not in text for line in lines for text in [*line["base"], *line["tuned"]])
+
+
+def test_prompts_come_from_standard_input_and_long_ones_say_what_is_left_out(run_copy):
+    words = ["--run_dir", str(run_copy), "--max_new_tokens", "4", "--prompts_file", "-"]
+    done = shell("generate.py", *words, stdin="One\n" + "one two three four " * 30 + "\n")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "prompt 2: its first " in done.stdout and "prompt 1:" not in done.stdout
+    assert done.stdout.count("\nOne") == 1
+
+
+def test_the_prompt_switches_models_and_settings(run_copy):
+    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
+    typed = "/set temperature 0\nThe\n/base\nThe\n/set top_p 2\n/set\n/sing\n/help\n"
+    done = shell("generate.py", *words, stdin=typed)
+    assert done.returncode == 0 and done.stderr == ""
+    tuned, base = (done.stdout.split("> ")[number] for number in (2, 4))
+    assert tuned.removesuffix("\n\ntuned") != base.removesuffix("\n\nbase")
+    assert "/set top_p 2: top_p must lie above 0 and up to 1" in done.stdout
+    assert "temperature         0.0" in done.stdout and "/sing: no such command" in done.stdout
+
+
 def test_the_interactive_prompt_answers_until_ctrl_d(run_copy):
     before = (run_copy / "generate.json").read_bytes()
     words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
     done = shell("generate.py", *words, stdin="The lamp\nThe sea\n")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.count("\n> ") == 3
+    assert done.stdout.count("\ntuned> ") == 3
     assert (run_copy / "generate.json").read_bytes() == before
 
 

@@ -184,13 +184,21 @@ BAD_VALUES = [
     ),
     ("generate", "--prompt a --prompts_file b", "--prompt and --prompts_file"),
     ("generate", "--interactive=1", "--interactive"),
-    ("generate", "--max_new_tokens 0", "--max_new_tokens must be above 0"),
+    ("generate", "--max_new_tokens 0", "--max_new_tokens must be at least 1, got 0"),
     ("generate", "--max_new_tokens 64", "--max_new_tokens 64: the model has 64 positions"),
-    ("generate", "--temperature -0.1", "--temperature must not be negative"),
-    ("generate", "--top_p 0", "--top_p must be above 0"),
-    ("generate", "--top_p 1.1", "--top_p must not be above 1"),
-    ("generate", "--top_k -1", "--top_k must not be negative"),
-    ("generate", "--num_samples 0", "--num_samples must be above 0"),
+    ("generate", "--temperature -0.1", "--temperature must be at least 0, got -0.1"),
+    ("generate", "--top_p 0", "--top_p must lie above 0 and up to 1, got 0.0"),
+    ("generate", "--top_p 1.1", "--top_p must lie above 0 and up to 1, got 1.1"),
+    ("generate", "--top_k -1", "--top_k must be at least 0, got -1"),
+    ("generate", "--num_samples 0", "--num_samples must be at least 1, got 0"),
+    ("generate", "--num_samples 100000", "--num_samples must be at most 1000, got 100000"),
+    ("generate", "--serve --interactive", "--serve and --interactive exclude each other"),
+    ("generate", "--host=", "--host must not be empty"),
+    ("generate", "--port 70000", "--port must lie between 0 and 65535, got 70000"),
+    ("generate", "--min_p 1.5", "--min_p must be at most 1, got 1.5"),
+    ("generate", "--repetition_penalty 0", "--repetition_penalty must be at least 0.01, got 0.0"),
+    ("generate", "--stop=", "--stop must not be empty"),
+    ("generate", "--prompt=", "--prompt must not be empty"),
     ("run_pipeline", "--config none.yaml", "--config none.yaml: cannot be read"),
     ("run_pipeline", "--from_step 0", "--from_step must lie between 1 and 10"),
     ("run_pipeline", "--to_step 11", "--to_step must lie between 1 and 10"),
@@ -257,7 +265,7 @@ CONFIGS = [
     ("seed: null", "seed must be a whole number, got None"),
     ("- a\n- b", "must hold flags as `name: value`"),
     ("a: b: c", "cannot be read"),
-    ("top_p: 3", "--top_p must not be above 1, got 3.0"),
+    ("top_p: 3", "--top_p must lie above 0 and up to 1, got 3.0"),
 ]
 
 
@@ -602,3 +610,26 @@ def test_importing_a_step_does_nothing():
     names = ", ".join(name for name in MAINS)
     done = shell("-c", f"import {names}", cwd=PROJECT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (b'{"prompt": "a"}\n{"prompt": \n', "line 2 is no JSON"),
+        (b'{"prompt": "a"}\n\n{"text": "a"}\n', "line 3 must be an object like"),
+        (b'{"prompt": " "}\n', "line 1 has an empty prompt"),
+        (b"\n", "holds no prompt"),
+        (b'{"prompt": "\xff"}\n', "is not utf-8"),
+    ],
+)
+def test_a_broken_file_of_prompts_is_refused(content, complaint, finished, tmp_path, refusal):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(content)
+    words = ["--run_dir", finished.path, "--prompts_file", path]
+    assert complaint in refusal(generate.main, *words)
+
+
+def test_standard_input_without_a_prompt_is_refused(finished):
+    done = shell("generate.py", "--run_dir", str(finished.path), "--prompts_file", "-", stdin="\n")
+    assert done.returncode == 2
+    assert done.stderr == "error: --prompts_file -: standard input holds no prompt\n"

@@ -11,7 +11,8 @@ TITLES = {"base": "Before training", "tuned": "After training"}
 
 def write_samples(samples: list[dict], sampling: Sampling, seed: int, path: Path) -> None:
     """Write one section a prompt, with what each model made of it from the same seed."""
-    settings = ", ".join(f"{name} {value}" for name, value in asdict(sampling).items())
+    used = {name: value for name, value in asdict(sampling).items() if value != ()}
+    settings = ", ".join(f"{name} {value}" for name, value in used.items())
     lines = [
         "# Samples",
         "",

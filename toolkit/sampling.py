@@ -1,72 +1,56 @@
-"""Continue prompts with a model: sampled or greedy, seeded, never past the model's context."""
+"""How to continue a prompt, what may be asked for, and prompts out of a test split."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from transformers import (
-    GenerationConfig,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    TextStreamer,
-    set_seed,
-)
+from transformers import PreTrainedTokenizerFast
 
 from toolkit.command import UserError
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to pick the next token: `temperature` 0 is greedy; `top_k` 0, `top_p` 1 cut nothing."""
+    """How to pick the next token, and when to stop.
+
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 cut nothing; `repetition_penalty` 1
+    leaves the tokens that were there already as likely as they are.
+    """
 
     max_new_tokens: int
     temperature: float
     top_p: float
     top_k: int
     num_samples: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
-def continue_prompt(
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompt: str,
-    sampling: Sampling,
-    seed: int,
-    stream: bool = False,
-) -> list[str]:
-    """Return `num_samples` continuations (without the prompt), each up to its end-of-text.
+def require_possible(settings: Any, prefix: str = "") -> None:
+    """Raise ValueError, naming the setting, unless all settings make sense.
 
-    An empty prompt starts a document. A prompt too long for the context keeps its end.
-    `stream` prints the one sample while it grows.
+    `settings`: anything with attributes named like those of `Sampling`.
     """
-    ids = prompt_ids(prompt, tokenizer, model.config.n_positions, sampling.max_new_tokens)
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    found = continue_ids(
-        model, ids, sampling, tokenizer.eos_token_id, seed, streamer if stream else None
-    )
-    return [tokenizer.decode(row, skip_special_tokens=True) for row in found]
-
-
-def continue_ids(
-    model: GPT2LMHeadModel,
-    ids: list[int],
-    sampling: Sampling,
-    end_of_text: int,
-    seed: int,
-    streamer: TextStreamer | None = None,
-) -> list[list[int]]:
-    """Return the new token ids of `num_samples` continuations, without end-of-text."""
-    tokens = torch.tensor([ids], device=model.device)
-    set_seed(seed)
-    with torch.inference_mode():
-        output = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            generation_config=as_generation_config(sampling, end_of_text),
-            streamer=streamer,
-        )
-    return [[token for token in row[len(ids) :] if token != end_of_text] for row in output.tolist()]
+    limits = {
+        "max_new_tokens": (1, math.inf),
+        "temperature": (0, 100),
+        "top_k": (0, math.inf),
+        "min_p": (0, 1),
+        "repetition_penalty": (0.01, 100),
+        "num_samples": (1, 1000),
+    }
+    for name, (least, most) in limits.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            bound = f"at least {least}" if not value >= least else f"at most {most}"
+            raise ValueError(f"{prefix}{name} must be {bound}, got {value}")
+    if not 0 < settings.top_p <= 1:
+        raise ValueError(f"{prefix}top_p must lie above 0 and up to 1, got {settings.top_p}")
+    if not all(settings.stop or ()):
+        raise ValueError(f"{prefix}stop must not be empty")
 
 
 def prompt_ids(
@@ -78,26 +62,13 @@ def prompt_ids(
         raise UserError(
             f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
         )
+    return encode(prompt, tokenizer)[-room:]
+
+
+def encode(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the prompt's token ids; end-of-text, which comes before a document, if it is empty."""
     ids = tokenizer.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
-    return (ids or [tokenizer.eos_token_id])[-room:]
-
-
-def as_generation_config(sampling: Sampling, end_of_text: int) -> GenerationConfig:
-    ends = {"eos_token_id": end_of_text, "pad_token_id": end_of_text, "bos_token_id": end_of_text}
-    if sampling.temperature == 0:
-        many = sampling.num_samples  # greedy has one answer; it is repeated as often as asked
-        return GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens, num_return_sequences=many, **ends
-        )
-    return GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=True,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        num_return_sequences=sampling.num_samples,
-        **ends,
-    )
+    return ids or [tokenizer.eos_token_id]
 
 
 def openings(

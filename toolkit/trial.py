@@ -12,8 +12,10 @@ from safetensors.numpy import save
 from tqdm import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from toolkit.batch import continue_all
 from toolkit.files import write_atomically
-from toolkit.sampling import Sampling, continue_ids, openings, prompt_ids
+from toolkit.generator import Generator
+from toolkit.sampling import Sampling, openings, prompt_ids
 from toolkit.scoring import score_pieces
 from toolkit.windows import Collate, Pieces
 
@@ -76,18 +78,24 @@ def run_trial(model: GPT2LMHeadModel, trial: Trial, label: str) -> Outcome:
     sums = score_pieces(
         model, trial.test, trial.collate, trial.pieces, trial.stride, trial.precision, label
     )
-    positions, end = model.config.n_positions, trial.tokenizer.eos_token_id
+    positions, generator = model.config.n_positions, Generator(model, trial.tokenizer)
     sampling = shortened(SAMPLING, positions // 2)
-    samples = []
-    for number, prompt in enumerate(tqdm(trial.prompts(), desc=f"{label}: samples", leave=False)):
-        ids = prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
-        samples.append(continue_ids(model, ids, sampling, end, trial.seed + number))
-    completions = []
+    prompts = [
+        prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
+        for prompt in trial.prompts()
+    ]
+    continued = continue_all(generator, prompts, [sampling] * len(prompts), trial.seed)
+    samples = [[row.new for row in group] for group in continued]
     examples = trial.examples()
     longest = max((len(trial.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
-    for ids, _ in tqdm(examples, desc=f"{label}: completions", leave=False):
-        greedy = shortened(Sampling(longest + 1, 0.0, 1.0, 0, 1), positions - len(ids))
-        completions.append(trial.decode(continue_ids(model, ids, greedy, end, trial.seed)[0]))
+    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
+    settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
+    bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)
+    completed = continue_all(
+        generator, [ids for ids, _ in examples], settings, trial.seed, bar.update
+    )
+    bar.close()
+    completions = [trial.decode(group[0].new) for group in completed]
     return Outcome(sums, samples, completions)
 
 
