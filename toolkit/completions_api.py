@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -18,13 +17,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolkit.engine import Busy, Engine
 from toolkit.generator import Continuation, Generator
 from toolkit.sampling import Sampling, encode
 
 MOST_BYTES = 1 << 20  # of a request
 MOST_BYTES_SKIPPED = 64 << 20  # of a request that is too large
 MOST_CHOICES = 64  # prompts x n of a request
-MOST_WAITING = 1024  # continuations, of all requests
 
 
 class Refusal(Exception):
@@ -71,45 +70,6 @@ class CompletionRequest(BaseModel):
         )
 
 
-class Engine:
-    """One thread that steps every generator that has work; `close` lets it finish what it has."""
-
-    def __init__(self, generators: dict[str, Generator]):
-        self.generators, self.closing = generators, False
-        self.changed = threading.Condition()
-        self.thread = threading.Thread(target=self.work, name="generating")
-
-    def submit(self, name: str, rows: list[Continuation]) -> None:
-        with self.changed:
-            waiting = sum(len(generator.waiting) for generator in self.generators.values())
-            if waiting + len(rows) > MOST_WAITING or self.closing:
-                raise Refusal("the server is busy; try again later", 503, "server_busy")
-            for row in rows:
-                self.generators[name].submit(row)
-            self.changed.notify()
-
-    def work(self) -> None:
-        while True:
-            with self.changed:
-                while not (busy := [g for g in self.generators.values() if g.busy]):
-                    if self.closing:
-                        return
-                    self.changed.wait()
-            for generator in busy:
-                try:
-                    generator.step()
-                except Exception:  # a row must not wait for ever on our own defect
-                    for row in generator.drop_all():
-                        row.finish = "error"
-                        row.progress(row)
-
-    def close(self) -> None:
-        with self.changed:
-            self.closing = True
-            self.changed.notify()
-        self.thread.join()
-
-
 def completions_app(generators: dict[str, Generator]) -> FastAPI:
     """Return the app. `generators`: by the model's name, as clients say it."""
     engine = Engine(generators)
@@ -122,6 +82,9 @@ def completions_app(generators: dict[str, Generator]) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(Refusal, lambda _, error: refuse(error))
+    app.add_exception_handler(
+        Busy, lambda _, error: refuse(Refusal(str(error), 503, "server_busy"))
+    )
     app.add_exception_handler(
         RequestValidationError, lambda _, error: refuse(Refusal(first_fault(error)))
     )

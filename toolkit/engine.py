@@ -1,0 +1,51 @@
+"""One thread that generates for everybody who asks: clients of the API, people at the page."""
+
+import threading
+
+from toolkit.generator import Continuation, Generator
+
+MOST_WAITING = 1024  # continuations, of all requests
+
+
+class Busy(Exception):
+    """Too many continuations are waiting, or the engine is closing."""
+
+
+class Engine:
+    """One thread that steps every generator that has work; `close` lets it finish what it has."""
+
+    def __init__(self, generators: dict[str, Generator]):
+        self.generators, self.closing = generators, False
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self.work, name="generating")
+
+    def submit(self, name: str, rows: list[Continuation]) -> None:
+        """Queue continuations for the generator of this name. Raises Busy if too many wait."""
+        with self.changed:
+            waiting = sum(len(generator.waiting) for generator in self.generators.values())
+            if waiting + len(rows) > MOST_WAITING or self.closing:
+                raise Busy("the server is busy; try again later")
+            for row in rows:
+                self.generators[name].submit(row)
+            self.changed.notify()
+
+    def work(self) -> None:
+        while True:
+            with self.changed:
+                while not (busy := [g for g in self.generators.values() if g.busy]):
+                    if self.closing:
+                        return
+                    self.changed.wait()
+            for generator in busy:
+                try:
+                    generator.step()
+                except Exception:  # a row must not wait for ever on our own defect
+                    for row in generator.drop_all():
+                        row.finish = "error"
+                        row.progress(row)
+
+    def close(self) -> None:
+        with self.changed:
+            self.closing = True
+            self.changed.notify()
+        self.thread.join()
