@@ -7,11 +7,12 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from transformers import GPT2LMHeadModel, SchedulerType, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from create_dataset import collate
 from import_modules import parse
@@ -192,11 +193,12 @@ def pick_learning_rate(
     """Return the best learning rate of a few short trials, and the trials."""
     steps = trial_steps(plan["steps"])
     short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
-    unsaved = replace(options, trainer=[*(options.trainer or []), "save_strategy=no"])
 
     def make_trainer(rate: float) -> PipelineTrainer:
         settled = {**short, "learning_rate": rate}
-        return build_trainer(copy.deepcopy(model), splits, unsaved, settled, run)
+        trainer = build_trainer(copy.deepcopy(model), splits, options, settled, run)
+        trainer.args.save_strategy = SaveStrategy.NO
+        return trainer
 
     trials = try_learning_rates(make_trainer, plan["learning_rate"], splits["validation"])
     return {"learning_rate": best_rate(trials), "trial_steps": steps, "trials": trials}

@@ -151,6 +151,7 @@ BAD_VALUES = [
     ("configure_trainer", "--trainer learning_rate=1", "learning_rate is set by this pipeline's"),
     ("configure_trainer", "--trainer optim=sgdd", "--trainer"),
     ("configure_trainer", "--trainer label_smoothing_factor=0.1", "not here: the losses here are"),
+    ("configure_trainer", "--trainer save_strategy=no", "not here: what is trained is taken from"),
     ("configure_trainer", "--trainer auto_find_batch_size=true", "--per_device_train_batch_size"),
     (
         "configure_trainer",

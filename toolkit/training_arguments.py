@@ -12,6 +12,7 @@ REFUSED = {
     "auto_find_batch_size": "take --per_device_train_batch_size auto",
     "use_liger_kernel": "head and loss are fused already",
     "deepspeed": "use torchrun: a GPT-2 fits on every card",
+    "save_strategy": "what is trained is taken from the checkpoint of the best validation",
     "fsdp": "use torchrun: a GPT-2 fits on every card",
 }
 
