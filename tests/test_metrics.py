@@ -155,6 +155,14 @@ def test_the_difference_is_paired():
     assert results["difference"]["loss"] == pytest.approx(0.25)
 
 
+def test_a_gain_above_zero_is_better_for_every_metric():
+    """The tuned model's loss is lower, and twice as many of its first choices are right."""
+    gains = compare(*fake_scores(20, 1, gap=0.25), seed=1)["difference"]
+    assert all(gains[metric.name] > 0 for metric in METRICS)
+    assert gains["token_accuracy"] == pytest.approx(0.1)
+    assert gains["intervals"]["token_accuracy"] == pytest.approx([0.1, 0.1])
+
+
 @pytest.mark.parametrize(
     "documents, blocks_each, unit, says",
     [

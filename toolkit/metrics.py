@@ -89,7 +89,7 @@ def as_metrics(totals: Totals) -> dict[str, float | None]:
 def compare(
     scores: dict[str, dict[str, np.ndarray]], text: dict[str, np.ndarray], pieces: Pieces, seed: int
 ) -> dict[str, Any]:
-    """Return the metrics of each model with intervals, and of base - tuned where there are both.
+    """Return the metrics of each model with intervals, and of the gain where there are both.
 
     `scores`: for "tuned" and perhaps "base" what `score_pieces` returned; `text`: what `count_text`
     did. The models' resamples are the same ones, so the difference is paired.
@@ -121,16 +121,22 @@ def compare(
 
 
 def difference(results: dict[str, Any], values: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return base - tuned of every metric, with the interval of the paired resamples."""
+    """Return what every metric gained, with the interval of the paired resamples.
+
+    A gain above 0 is better: base - tuned, but tuned - base of what is better when it is more.
+    """
     base, tuned = results["base"], results["tuned"]
-    names = [metric.name for metric in METRICS]
+    signs = {metric.name: -1 if metric.more_is_better else 1 for metric in METRICS}
     gaps = {
-        name: None if None in (base[name], tuned[name]) else base[name] - tuned[name]
-        for name in names
+        name: None if None in (base[name], tuned[name]) else sign * (base[name] - tuned[name])
+        for name, sign in signs.items()
     }
     if values:
         with np.errstate(invalid="ignore"):  # infinite - infinite
-            spread = {name: values["base"][name] - values["tuned"][name] for name in names}
+            spread = {
+                name: sign * (values["base"][name] - values["tuned"][name])
+                for name, sign in signs.items()
+            }
         gaps["intervals"] = intervals(spread)
     return gaps
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from toolkit.metrics import METRICS
 
-TITLES = {"base": "before", "tuned": "after", "difference": "before - after"}
+TITLES = {"base": "before", "tuned": "after", "difference": "gain"}
 
 
 def metric_rows(metrics: dict[str, Any]) -> list[dict[str, str]]:
@@ -48,6 +48,12 @@ def interval_note(metrics: dict[str, Any]) -> str:
     return f"95% intervals: {made['resamples']:,} bootstrap resamples {made['reason']}"
 
 
+def gain_note(metrics: dict[str, Any]) -> str:
+    if "difference" not in metrics:
+        return ""
+    return "gain: before - after, of accuracy after - before, so that above 0 is better; "
+
+
 def as_text(metrics: dict[str, Any]) -> list[str]:
     """Return the table as lines for a terminal, every definition beside its figure."""
     names = [name for name in TITLES if name in metrics]
@@ -67,4 +73,5 @@ def as_text(metrics: dict[str, Any]) -> list[str]:
         for line, row in zip(lines[1:], rows, strict=True)
         for line in (line, f"{'':{widths[0]}}  {row['definition']}")
     ]
-    return [lines[0], *defined, f"{scope(metrics)};", interval_note(metrics)]
+    notes = [f"{scope(metrics)};", gain_note(metrics), interval_note(metrics)]
+    return [lines[0], *defined, *filter(None, notes)]

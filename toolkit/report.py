@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolkit.leakage import WINDOW
-from toolkit.metrics_table import TITLES, interval_note, metric_rows, scope
+from toolkit.metrics_table import TITLES, gain_note, interval_note, metric_rows, scope
 from toolkit.options import as_command
 from toolkit.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.records import STEPS, Records
@@ -79,7 +79,7 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "titles": TITLES,
         "models": models,
         "scope": scope(metrics),
-        "interval_note": interval_note(metrics),
+        "interval_note": gain_note(metrics) + interval_note(metrics),
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (
@@ -127,7 +127,7 @@ def copying_rows(metrics: dict[str, Any], models: list[str]) -> list[dict[str, A
 def rouge_table(rouge: dict[str, Any] | None) -> dict[str, Any] | None:
     if rouge is None:
         return None
-    columns = {"base": "before", "tuned": "after", "difference": "after - before"}
+    columns = {"base": "before", "tuned": "after", "difference": "gain"}
     columns = {name: title for name, title in columns.items() if name in rouge}
     rows = []
     for kind, title in KINDS.items():
