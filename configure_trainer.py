@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import GPT2LMHeadModel, SchedulerType, TrainingArguments
+from transformers import GPT2LMHeadModel, SchedulerType
 from transformers.trainer_utils import SaveStrategy
 
 from create_dataset import collate
@@ -22,12 +22,12 @@ from toolkit.command import UserError, command
 from toolkit.compute_rate import training_operations_per_token
 from toolkit.learning_rate_trials import best_rate, trial_steps, try_learning_rates
 from toolkit.options import build, flag, require_above
-from toolkit.processes import own_batches, take_own_card
+from toolkit.processes import take_own_card
 from toolkit.run_directory import RunDirectory
 from toolkit.trackers import prepare_tracker
 from toolkit.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.trainer import PipelineTrainer
-from toolkit.training_arguments import extra_arguments
+from toolkit.training_arguments import training_arguments
 from toolkit.training_plan import plan_training
 from toolkit.training_stream import follow_stream
 from train_test_split import Splits, read_splits
@@ -212,34 +212,9 @@ def build_trainer(
     run: RunDirectory,
 ) -> PipelineTrainer:
     prepare_tracker(options.report_to, run.path)
-    planned = ("learning_rate", "eval_steps", "save_steps", "logging_steps")
-    micro_batch, accumulation = own_batches(
-        plan["per_device_train_batch_size"], plan["gradient_accumulation_steps"]
-    )
-    asked = ("warmup_steps", "weight_decay", "lr_scheduler_type", "report_to")
-    fixed = {
-        **{name: plan[name] for name in planned},
-        **{name: getattr(options, name) for name in asked},
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "output_dir": str(run.path / "checkpoints"),
-        "seed": run.seed,
-        "use_cpu": run.device == "cpu",
-        "bf16": False,  # the twin's affair; of fp16 the Trainer scales the loss
-        "fp16": run.precision == "fp16",
-        "max_steps": plan["steps"],
-        "eval_strategy": "steps",
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-        "dataloader_pin_memory": run.device == "cuda",
-        "remove_unused_columns": False,  # the collator reads what the model does not
-        "logging_nan_inf_filter": False,  # a loss that is no number stops training
-    }
-    usual = {"run_name": run.path.name, "ddp_find_unused_parameters": False}
-    more = extra_arguments(options.trainer or [], {*fixed, *vars(options)})
     trainer = PipelineTrainer(
         model=model,
-        args=TrainingArguments(**fixed, **{**usual, **more}),
+        args=training_arguments(options, plan, run),
         data_collator=collate,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],

@@ -1,10 +1,12 @@
-"""`--trainer KEY=VALUE ...`: any field of transformers.TrainingArguments, in its own type."""
+"""Step 6's options as the library's TrainingArguments; `--trainer KEY=VALUE ...` sets the rest."""
 
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
 
 from toolkit.command import UserError
+from toolkit.processes import own_batches
+from toolkit.run_directory import RunDirectory
 
 # What would be ignored, or would undo what this pipeline promises.
 REFUSED = {
@@ -22,6 +24,36 @@ class ArgumentParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"--trainer: {message.removeprefix('argument ')[:300]}")
+
+
+def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) -> TrainingArguments:
+    """Return what a Trainer goes by. `options`: step 6's; `plan`: what became of them."""
+    planned = ("learning_rate", "eval_steps", "save_steps", "logging_steps")
+    micro_batch, accumulation = own_batches(
+        plan["per_device_train_batch_size"], plan["gradient_accumulation_steps"]
+    )
+    asked = ("warmup_steps", "weight_decay", "lr_scheduler_type", "report_to")
+    fixed = {
+        **{name: plan[name] for name in planned},
+        **{name: getattr(options, name) for name in asked},
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "output_dir": str(run.path / "checkpoints"),
+        "seed": run.seed,
+        "use_cpu": run.device == "cpu",
+        "bf16": False,  # the twin's affair; of fp16 the Trainer scales the loss
+        "fp16": run.precision == "fp16",
+        "max_steps": plan["steps"],
+        "eval_strategy": "steps",
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "dataloader_pin_memory": run.device == "cuda",
+        "remove_unused_columns": False,  # the collator reads what the model does not
+        "logging_nan_inf_filter": False,  # a loss that is no number stops training
+    }
+    usual = {"run_name": run.path.name, "ddp_find_unused_parameters": False}
+    more = extra_arguments(options.trainer or [], {*fixed, *vars(options)})
+    return TrainingArguments(**fixed, **{**usual, **more})
 
 
 def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:
