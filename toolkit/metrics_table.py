@@ -40,18 +40,16 @@ def scope(metrics: dict[str, Any]) -> str:
     )
 
 
-def interval_note(metrics: dict[str, Any]) -> str:
-    """Return where the intervals come from, or why there are none."""
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """Return what was scored, what a gain is, and where the intervals come from, or why not."""
     made = metrics["intervals"]
-    if made["unit"] is None:
-        return f"95% intervals: {made['reason']}"
-    return f"95% intervals: {made['resamples']:,} bootstrap resamples {made['reason']}"
-
-
-def gain_note(metrics: dict[str, Any]) -> str:
-    if "difference" not in metrics:
-        return ""
-    return "gain: before - after, of accuracy after - before, so that above 0 is better; "
+    drawn = f"{made['resamples']:,} bootstrap resamples " if made["unit"] else ""
+    gain = ["gain: before - after, of accuracy after - before, so that above 0 is better"]
+    return [
+        scope(metrics),
+        *(gain if "difference" in metrics else []),
+        f"95% intervals: {drawn}{made['reason']}",
+    ]
 
 
 def as_text(metrics: dict[str, Any]) -> list[str]:
@@ -73,5 +71,4 @@ def as_text(metrics: dict[str, Any]) -> list[str]:
         for line, row in zip(lines[1:], rows, strict=True)
         for line in (line, f"{'':{widths[0]}}  {row['definition']}")
     ]
-    notes = [f"{scope(metrics)};", gain_note(metrics), interval_note(metrics)]
-    return [lines[0], *defined, *filter(None, notes)]
+    return [lines[0], *defined, *notes(metrics)]

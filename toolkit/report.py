@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolkit.leakage import WINDOW
-from toolkit.metrics_table import TITLES, gain_note, interval_note, metric_rows, scope
+from toolkit.metrics_table import TITLES, metric_rows, notes
 from toolkit.options import as_command
 from toolkit.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.records import STEPS, Records
@@ -78,8 +78,7 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "columns": [name for name in TITLES if name in metrics],
         "titles": TITLES,
         "models": models,
-        "scope": scope(metrics),
-        "interval_note": gain_note(metrics) + interval_note(metrics),
+        "figure_notes": notes(metrics),
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (
