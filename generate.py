@@ -43,7 +43,9 @@ class GenerateOptions:
         None, 'prompts: a line each, or .jsonl with {"prompt": ...} a line; - is standard input'
     )
     interactive: bool = flag(False, "prompt in a loop; Ctrl-D ends", recorded=False)
-    serve: bool = flag(False, "serve OpenAI's /v1/completions; Ctrl-C ends", recorded=False)
+    serve: bool = flag(
+        False, "serve a page, and OpenAI's /v1/completions; Ctrl-C ends", recorded=False
+    )
     host: str = flag("127.0.0.1", "address that --serve listens on", recorded=False)
     port: int = flag(8000, "port that --serve listens on; 0 takes a free one", recorded=False)
     max_new_tokens: int = flag(100, "longest continuation, in tokens")
@@ -157,7 +159,7 @@ def converse(
     }
     run.unlock()
     if options.serve:
-        serve(models, options.host, options.port)
+        serve(models, run, options.sampling(), options.host, options.port)
     else:
         PromptLoop(models, tokenizer, options.sampling(), run.seed).run()
 

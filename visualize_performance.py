@@ -66,7 +66,7 @@ def visualize_performance(
             drawn = (draw_alone(draw, story) for draw in panels_of(story, panels))
             facts[key] = [for_page(svg) for svg in drawn]
         for kind in ("html", "md"):
-            text = render(kind, facts)
+            text = render(f"report.{kind}", facts)
             step.file(f"report.{kind}", measured=True).write_text(text, encoding="utf-8")
         forget_progress(run.path)
         step.summary = f"report: {run.path / 'report.html'}"

@@ -81,6 +81,7 @@ def completions_app(generators: dict[str, Generator]) -> FastAPI:
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.engine = engine
     app.add_exception_handler(Refusal, lambda _, error: refuse(error))
     app.add_exception_handler(
         Busy, lambda _, error: refuse(Refusal(str(error), 503, "server_busy"))

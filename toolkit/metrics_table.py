@@ -52,6 +52,16 @@ def notes(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def table_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what the pages' templates make the table of."""
+    return {
+        "rows": metric_rows(metrics),
+        "columns": [name for name in TITLES if name in metrics],
+        "titles": TITLES,
+        "figure_notes": notes(metrics),
+    }
+
+
 def as_text(metrics: dict[str, Any]) -> list[str]:
     """Return the table as lines for a terminal, every definition beside its figure."""
     names = [name for name in TITLES if name in metrics]

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolkit.leakage import WINDOW
-from toolkit.metrics_table import TITLES, metric_rows, notes
+from toolkit.metrics_table import table_of
 from toolkit.options import as_command
 from toolkit.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.records import STEPS, Records
@@ -50,15 +50,15 @@ ACCOUNT = {
 }
 
 
-def render(kind: str, facts: dict[str, Any]) -> str:
-    """Return the report as text: `kind` is "html" (escaped, complete in itself) or "md"."""
+def render(page: str, facts: dict[str, Any]) -> str:
+    """Return a page as text: "report.html" (escaped, complete in itself) or one of Markdown."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=kind == "html",
+        autoescape=page.endswith(".html"),
         undefined=StrictUndefined,
     )
     environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
-    return environment.get_template(f"report.{kind}.jinja").render(facts).rstrip() + "\n"
+    return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
 
 
 def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -67,18 +67,15 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
     results = {name: record["results"] for name, record in records.items()}
     leak = results["train_test_split"]["test_13_token_windows_in_train"]
     models = [name for name in ("base", "tuned") if name in metrics]
-    rows = metric_rows(metrics)
+    table = table_of(metrics)
     return {
         "title": title_of(records),
         "verdict": judge(metrics),
         "copying_verdict": judge_copying(metrics, leak),
         "notes": notes_on(results),
-        "cards": [row for row in rows if row["name"] in CARDS],
-        "rows": rows,
-        "columns": [name for name in TITLES if name in metrics],
-        "titles": TITLES,
+        "cards": [row for row in table["rows"] if row["name"] in CARDS],
+        **table,
         "models": models,
-        "figure_notes": notes(metrics),
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (

@@ -1,18 +1,26 @@
-"""Serve an app on one address until Ctrl-C, which lets requests under way finish."""
+"""Serve the API and the page on one address until Ctrl-C; requests under way may finish."""
 
 import socket
 
 from toolkit.command import UserError
 from toolkit.console import say
 from toolkit.generator import Generator
+from toolkit.run_directory import RunDirectory
+from toolkit.sampling import Sampling
 
 
-def serve(generators: dict[str, Generator], host: str, port: int) -> None:
-    """Serve OpenAI's completions. Raises UserError if packages lack or the port is taken."""
+def serve(
+    generators: dict[str, Generator], run: RunDirectory, sampling: Sampling, host: str, port: int
+) -> None:
+    """Serve OpenAI's completions at /v1, and at / a page that begins with these settings.
+
+    Raises UserError if packages lack or the port is taken.
+    """
     try:
         import uvicorn
 
         from toolkit.completions_api import completions_app
+        from toolkit.page import add_page
     except ImportError:
         raise UserError(
             "--serve needs more packages; run: python3 -m pip install -r requirements-serve.txt"
@@ -22,7 +30,7 @@ def serve(generators: dict[str, Generator], host: str, port: int) -> None:
     except OSError as error:
         raise UserError(f"--port {port} on --host {host}: {error.strerror or error}") from None
     address = f"http://{host}:{listener.getsockname()[1]}"
-    say(f"serving {' and '.join(generators)} at {address}/v1 ; Ctrl-C ends")
-    uvicorn.Server(
-        uvicorn.Config(completions_app(generators), log_level="warning", lifespan="on")
-    ).run(sockets=[listener])
+    app = completions_app(generators)
+    add_page(app, app.state.engine, run, sampling)
+    say(f"serving {' and '.join(generators)} at {address}/v1 ; page: {address} ; Ctrl-C ends")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on")).run(sockets=[listener])

@@ -1,0 +1,244 @@
+"""The page of --serve: what it says, what it refuses, and what a person does with it."""
+
+import html
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+from markupsafe import Markup
+
+from generate import read_samples
+from load_gpt2 import read_gpt2
+from tests.browser import CHROMIUM, Browser
+from tests.conftest import PROJECT
+from tests.test_report import Tags
+from toolkit.generator import Generator
+from toolkit.metrics import METRICS
+from toolkit.report import render
+from toolkit.run_directory import RunDirectory
+from toolkit.sampling import Sampling, encode
+from train_model import read_tuned
+
+pytest.importorskip("fastapi")
+uvicorn = pytest.importorskip("uvicorn")
+
+from toolkit import page  # noqa: E402
+from toolkit.completions_api import completions_app  # noqa: E402
+
+SAMPLING = Sampling(8, 0.8, 0.95, 50, 1)  # as in `FLAGS`
+ASKED = {"prompt": "The lamp", "seed": 7, "max_new_tokens": 8, "temperature": 0.8}
+ASKED |= {"top_p": 0.95, "top_k": 50, "repetition_penalty": 1}
+
+
+@pytest.fixture(scope="module")
+def url(finished):
+    words = ["generate.py", "--run_dir", str(finished.path), "--serve", "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=PROJECT, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    yield re.search(r"page: (\S+)", process.stdout.readline())[1]
+    process.kill()
+    process.communicate()
+
+
+def ask(url, **changed):
+    """Return the status, and the events or the error's message."""
+    head = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/continue", json.dumps(ASKED | changed).encode(), head)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, [json.loads(line) for line in answer]
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())["error"]["message"]
+
+
+def test_the_page_says_what_the_records_say_and_asks_no_other_host(finished, url):
+    with urllib.request.urlopen(url) as answer:
+        policy, text = answer.headers["Content-Security-Policy"], answer.read().decode()
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    for tag, attributes in Tags(text).seen:
+        assert attributes.get("src", "page.js") == "page.js"
+        assert tag == "use" or attributes.get("href", "data:,") in ("data:,", "report.html")
+    assert not re.search(r"url\((?!#)|@import", text)
+    records = {p.stem: json.loads(p.read_text())["results"] for p in finished.path.glob("*.json")}
+    for metric in METRICS:
+        assert metric.definition in html.unescape(text)
+        for model in ("base", "tuned", "difference"):
+            assert metric.write(records["evaluate_model"][model][metric.name]) in text
+    assert f"{records['train_test_split']['splits']['train']['tokens_read']:,}" in text
+    assert "13-token windows that training also has" in text and text.count("<svg") == 2
+    assert str(finished.path) in text
+    with urllib.request.urlopen(f"{url}/report.html") as answer:
+        assert answer.read() == (finished.path / "report.html").read_bytes()
+
+
+def test_a_page_without_test_figures_says_what_to_run(run_copy):
+    for step in ("evaluate_model", "visualize_performance", "generate"):
+        (run_copy / f"{step}.json").unlink()
+    text = render("page.html", page.page_facts(RunDirectory(run_copy), SAMPLING))
+    assert "No test figures; do this" in text and "run: python3 evaluate_model.py --run_dir" in text
+    assert "No report; do this" in text and "--to_step 9" in text
+    assert "Loss (nats per token)" in text and "report.html" not in text
+    assert "<h2>Test figures" not in text and "<h2>Data" in text
+
+
+def test_every_text_on_the_page_is_escaped(finished):
+    def spoil(thing):
+        if isinstance(thing, dict):
+            return {key: spoil(value) for key, value in thing.items()}
+        if isinstance(thing, list):
+            return [spoil(value) for value in thing]
+        spoiled = isinstance(thing, str) and not isinstance(thing, Markup)
+        return f"{thing}\"'></textarea><script>alert(1)</script>" if spoiled else thing
+
+    facts = page.page_facts(RunDirectory(finished.path), SAMPLING) | {"missing": ["No report"]}
+    text = render("page.html", spoil(facts) | {"columns": [], "splits": []})
+    tags = Tags(text)
+    assert [tag for tag, _ in tags.seen].count("script") == 1 and tags.open == []
+    assert text.count("&lt;script&gt;") > 20 and "<script>alert" not in text
+
+
+def test_both_models_write_what_step_10_wrote_and_tell_the_true_probabilities(finished, url):
+    run = RunDirectory(finished.path)
+    sample = read_samples(run)[0]
+    base, tokenizer = read_gpt2(run)
+    status, events = ask(url, prompt=sample["prompt"])
+    assert status == 200
+    for name, model in (("base", base), ("tuned", read_tuned(run))):
+        mine = [event for event in events if event["model"] == name]
+        assert "".join(event["text"] for event in mine) == sample[name][0]
+        assert [event["finish"] for event in mine][-1] in ("stop", "length")
+        prompt, new = encode(sample["prompt"], tokenizer), encode(sample[name][0], tokenizer)
+        with torch.no_grad():
+            logits = model.eval()(torch.tensor([prompt + new])).logits[0, len(prompt) - 1 : -1]
+        shares = logits.double().softmax(-1)
+        expected = float(shares.gather(1, torch.tensor(new)[:, None]).prod())
+        told = 1.0
+        for event in mine:
+            told *= event.get("probability", 1)
+        assert told == pytest.approx(expected, rel=1e-3)
+        likeliest = [share for _, share, _ in mine[0]["likeliest"]][:5]
+        assert likeliest == pytest.approx(shares[0].topk(5).values.tolist(), rel=1e-3)
+        assert all(sum(chosen for _, _, chosen in e["likeliest"]) == 1 for e in mine if e["text"])
+
+
+@pytest.mark.parametrize(
+    "changed, complaint",
+    [
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": "a " * 200}, "the model 64 positions"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens must be at most "),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens: "),
+        ({"temperature": -1}, "temperature must be at least 0, got -1"),
+        ({"temperature": float("nan")}, "temperature must be at least 0, got nan"),
+        ({"temperature": None}, "temperature: "),
+        ({"top_p": 0}, "top_p must lie above 0"),
+        ({"top_k": -1}, "top_k must be at least 0"),
+        ({"repetition_penalty": 1e9}, "repetition_penalty must be at most 100"),
+        ({"seed": -1}, "seed must lie between 0 and 2**32 - 1"),
+        ({"best_of": 2}, "best_of: "),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(url, changed, complaint):
+    status, message = ask(url, **changed)
+    assert status == 400 and complaint in message and "\n" not in message
+
+
+class Slow(Generator):
+    def step(self):
+        time.sleep(0.05)
+        super().step()
+
+
+def test_who_leaves_early_cancels_both_models(finished):
+    run = RunDirectory(finished.path)
+    model, tokenizer = read_gpt2(run)
+    generators = {name: Slow(model, tokenizer) for name in ("base", "tuned")}
+    app = completions_app(generators)
+    page.add_page(app, app.state.engine, run, SAMPLING)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        body = json.dumps(ASKED | {"max_new_tokens": 50, "temperature": 5, "top_p": 1})
+        client = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1])
+        client.request("POST", "/continue", body, {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        assert json.loads(answer.readline())["finish"] is None
+        rows = [row for generator in generators.values() for row in generator.rows]
+        answer.close()
+        client.close()
+        server.should_exit = True
+        thread.join()  # the server finishes what is under way
+    assert len(rows) == 2 and all(row.cancelled and len(row.new) < 25 for row in rows)
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not CHROMIUM:
+        pytest.skip("no Chromium here")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def generate(browser):
+    browser.click("[type=submit]")
+    browser.wait("!document.querySelector('[type=submit]').disabled")
+    return {
+        name: browser.run(f"document.querySelector('#{name} .text').textContent")
+        for name in ("base", "tuned")
+    }
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_person_types_generates_and_changes_settings(browser, url, width):
+    browser.show(width, 844)
+    browser.open(url)
+    evil = "The <b>lamp</b> <img src=x onerror=alert(1)>"
+    browser.type("[name=prompt]", evil)
+    browser.type("[name=max_new_tokens]", "8")
+    first = generate(browser)
+    assert all(text.startswith(evil) and len(text) > len(evil) for text in first.values())
+    assert first["base"] != first["tuned"] and generate(browser) == first
+
+    told = {"model": "base", "text": "<i id=evil>", "probability": 1}
+    told["likeliest"] = [["<i id=evil>", 1, True]]
+    browser.run(
+        f"show({json.dumps(told)}); document.querySelector('#base .token:last-child').focus()"
+    )
+    assert browser.run("likeliest.innerText").startswith("<i␣id=evil>")
+    assert browser.run("document.querySelectorAll('#evil, .text img, .text b').length") == 0
+
+    browser.click("#tuned .token")
+    assert browser.run("document.activeElement.className") == "token"
+    shown = browser.wait("likeliest.hidden ? '' : likeliest.innerText")
+    assert len(re.findall(r"\d%", shown)) >= 5
+    box = browser.run("likeliest.getBoundingClientRect().toJSON()")
+    assert 0 <= box["left"] and box["right"] <= width
+
+    browser.type("[name=temperature]", "5")
+    assert generate(browser) != first
+    browser.type("[name=temperature]", "-1")
+    generate(browser)
+    assert browser.run("problem.textContent") == "temperature must be at least 0, got -1.0"
+    invalid = "[...document.querySelectorAll('[aria-invalid]')].map((field) => field.name)"
+    assert browser.run(invalid) == ["temperature"]
+    room = browser.run("[document.documentElement.scrollWidth, innerWidth]")
+    assert room == [width, width] and browser.errors == []
+    assert browser.asked and all(asked.startswith((url, "data:")) for asked in browser.asked)
