@@ -24,7 +24,7 @@ LEFT_BY_A_RUN = {
     *("base_model", "documents", "splits", "checkpoints", "model"),
     *("log_history.jsonl", "base_scores.safetensors", "test_losses.parquet"),
     *("performance.png", "performance.svg", "speed.png", "speed.svg"),
-    *("report.html", "report.md", "samples.md", "samples.jsonl"),
+    *("report.html", "report.md", "model_card.md", "samples.md", "samples.jsonl"),
 }
 
 

@@ -50,15 +50,15 @@ ACCOUNT = {
 }
 
 
-def render(kind: str, facts: dict[str, Any]) -> str:
-    """Return the report as text: `kind` is "html" (escaped, complete in itself) or "md"."""
+def render(page: str, facts: dict[str, Any]) -> str:
+    """Return a page as text: "report.html" (escaped, complete in itself) or one of Markdown."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=kind == "html",
+        autoescape=page.endswith(".html"),
         undefined=StrictUndefined,
     )
     environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
-    return environment.get_template(f"report.{kind}.jinja").render(facts).rstrip() + "\n"
+    return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
 
 
 def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
