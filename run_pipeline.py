@@ -80,6 +80,9 @@ class Chain:
         }
         self.run = read_run(self.options[import_modules])
         self.given = given
+        for name in ("interactive", "serve", "push_to_hub"):
+            if name in given and self.runner.to_step < len(STEPS):
+                raise UserError(f"--{name} comes after step 10: drop --to_step")
 
     def __call__(self, step: Callable, *inputs: Any) -> Any:
         name, options, read = step.__name__, self.options[step], LINKS[step][1]

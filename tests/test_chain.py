@@ -70,16 +70,6 @@ def test_the_runner_ends_with_plot_result_and_samples_and_no_noise(finished):
     assert finished.err == ""
 
 
-def test_the_model_is_a_plain_hugging_face_folder(finished):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(finished.path / "model")
-    assert type(model).__name__ == "GPT2LMHeadModel" and model.config.use_cache
-    assert AutoTokenizer.from_pretrained(finished.path / "model").eos_token == "<|endoftext|>"
-    kinds = {path.suffix for path in (finished.path / "model").iterdir()}
-    assert kinds == {".json", ".safetensors"}
-
-
 def test_steps_from_the_shell_leave_the_same_directory_as_the_runner(finished, flags, tmp_path):
     run = tmp_path / "singly"
     for name in STEP_FILES:

@@ -231,3 +231,4 @@ def test_nothing_is_sent_without_the_flag(run_copy, all_flags, monkeypatch):
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, lambda *_: pytest.fail("a connection"))
     chain_main("--run_dir", run_copy, *all_flags, "--from_step", "8", "--force")
+    generate.main(["--run_dir", str(run_copy), "--max_new_tokens", "8"])

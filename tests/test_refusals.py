@@ -208,6 +208,7 @@ BAD_VALUES = [
     ("run_pipeline", "--from_step 0", "--from_step must lie between 1 and 10"),
     ("run_pipeline", "--to_step 11", "--to_step must lie between 1 and 10"),
     ("run_pipeline", "--from_step 5 --to_step 4", "--from_step 5 comes after --to_step 4"),
+    ("run_pipeline", "--to_step 9 --serve", "--serve comes after step 10: drop --to_step"),
     ("run_pipeline", "--force=1", "--force"),
 ]
 
