@@ -117,9 +117,9 @@ def test_no_text_can_break_out_of_the_card(run_copy):
     edit_record(run_copy, "load_gpt2", "results", model=evil, from_scratch=False)
     edit_record(run_copy, "load_gpt2", "measured", flags=["--model", evil])
     metrics = metrics_of(run_copy)
-    metrics["samples"][0] = {"prompt": evil, "base": [evil], "tuned": [evil]}
+    metrics["samples"][0] = {"prompt": evil + "\0\x1b[31m", "base": [evil], "tuned": [evil]}
     text = model_card(RunDirectory(run_copy), metrics)
-    assert structure(text) == harmless
+    assert structure(text) == harmless and not set(text) & {"\0", "\x1b"}
     assert ModelCard(text).data.license is None and "/home" not in text
     title = MarkdownIt().parse(ModelCard(text).text)[1].children
     assert "".join(part.content for part in title).startswith(" ".join(evil.split()))

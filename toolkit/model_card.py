@@ -13,6 +13,7 @@ from toolkit.records import STEPS, Records
 from toolkit.report import facts_of, render
 
 UNNAMED = "OWNER/NAME"  # until it is published
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> str:
@@ -25,7 +26,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
     made = records["create_dataset"]
     flags = [word for record in records.values() for word in record["measured"]["flags"]]
     corpus = ", ".join(map(last_part, made["options"]["corpus"]))
-    return render(
+    card = render(
         "model_card.md",
         {
             **facts_of(run, metrics),
@@ -44,6 +45,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "precision": records["import_modules"]["measured"]["precision"],
         },
     )
+    return UNPRINTABLE.sub("\ufffd", card)  # a sample may hold any byte; a card must be text
 
 
 def metadata_of(
