@@ -1,5 +1,6 @@
 """The model card: what someone who gets nothing but the model should know of it."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -39,7 +40,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "vocabulary": start["vocab_size"],
             "from_scratch": start["from_scratch"],
             "completions": made["results"]["completions"],
-            "separator": made["options"]["completion_separator"].replace("\\n", "\n"),
+            "separator": json.dumps(made["options"]["completion_separator"].replace("\\n", "\n")),
             "flags": shlex.join(map(last_part, flags)) or "(none)",
             "hashes": hashes_of(records, run.path / "model"),
             "precision": records["import_modules"]["measured"]["precision"],
