@@ -6,7 +6,7 @@ Leaves samples.md, samples.jsonl and generate.json.
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from datasets import DatasetDict
@@ -21,10 +21,11 @@ from toolkit.console import say
 from toolkit.generator import Generator
 from toolkit.options import flag
 from toolkit.prompt_loop import PromptLoop
-from toolkit.prompts import piped_prompts, read_prompts, write_json_lines
+from toolkit.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
+from toolkit.publishing import publish, require_hub
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import write_samples
-from toolkit.sampling import Sampling, encode, openings, prompt_ids, require_possible
+from toolkit.sampling import Sampling, openings, require_possible
 from toolkit.server import serve
 from train_model import read_tuned
 from train_test_split import read_splits
@@ -48,6 +49,9 @@ class GenerateOptions:
     )
     host: str = flag("127.0.0.1", "address that --serve listens on", recorded=False)
     port: int = flag(8000, "port that --serve listens on; 0 takes a free one", recorded=False)
+    push_to_hub: str | None = flag(
+        None, "send model/ and its card to this Hub repository (new ones private)", recorded=False
+    )
     max_new_tokens: int = flag(100, "longest continuation, in tokens")
     temperature: float = flag(0.8, "0 is greedy; higher is bolder")
     top_p: float = flag(0.95, "sample from the likeliest tokens of this joint share")
@@ -65,10 +69,14 @@ class GenerateOptions:
             raise ValueError("--host must not be empty")
         if self.serve and self.interactive:
             raise ValueError("--serve and --interactive exclude each other: give one")
+        if self.push_to_hub is not None and (self.serve or self.interactive):
+            raise ValueError("--push_to_hub ends by itself: give it without --serve, --interactive")
         if self.prompt and self.prompts_file:
             raise ValueError("--prompt and --prompts_file both name the prompts: give one")
         if not all(prompt.strip() for prompt in self.prompt or ()):
             raise ValueError("--prompt must not be empty")
+        if self.push_to_hub is not None:
+            require_hub(self.push_to_hub)  # now, not after hours of training
         if self.prompts_file == "-":
             self.prompt, self.prompts_file = piped_prompts(), None
 
@@ -76,16 +84,8 @@ class GenerateOptions:
         return [Path(self.prompts_file)] if self.prompts_file else []
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_p,
-            self.top_k,
-            self.num_samples,
-            self.min_p,
-            self.repetition_penalty,
-            tuple(self.stop or ()),
-        )
+        chosen = {setting.name: getattr(self, setting.name) for setting in fields(Sampling)}
+        return Sampling(**chosen | {"stop": tuple(self.stop or ())})
 
 
 def generate(
@@ -107,7 +107,7 @@ def generate(
             if options.prompts_file
             else options.prompt or openings(splits["test"], tokenizer, PROMPTS, PROMPT_WORDS)
         )
-        report_cuts(prompts, tokenizer, tuned, options)
+        report_cuts(prompts, tokenizer, tuned.config.n_positions, options.max_new_tokens)
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         samples = [{"prompt": prompt} for prompt in prompts]
         many = options.num_samples if options.temperature else 1
@@ -131,19 +131,6 @@ def generate(
 def read_samples(run: RunDirectory) -> list[dict]:
     """Return the samples of step 10."""
     return run.results("generate")["samples"]
-
-
-def report_cuts(
-    prompts: list[str],
-    tokenizer: PreTrainedTokenizerFast,
-    model: GPT2LMHeadModel,
-    options: GenerateOptions,
-) -> None:
-    """Say of which prompts the beginning does not fit the context."""
-    for number, prompt in enumerate(prompts, start=1):
-        kept = prompt_ids(prompt, tokenizer, model.config.n_positions, options.max_new_tokens)
-        if cut := len(encode(prompt, tokenizer)) - len(kept):
-            say(f"       prompt {number}: its first {cut} tokens do not fit the context; left out")
 
 
 def converse(
@@ -174,6 +161,8 @@ def show(samples: list[dict]) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
+    if options.push_to_hub:
+        return publish(run, options.push_to_hub)
     tuned, (_, tokenizer) = read_tuned(run), read_gpt2(run)
     if options.interactive or options.serve:
         return converse(tuned, tokenizer, options, run)

@@ -26,6 +26,7 @@ from toolkit.comparison import compare_runs
 from toolkit.config_file import read_config_file
 from toolkit.console import say
 from toolkit.options import build, flag, parse_flags
+from toolkit.publishing import publish
 from toolkit.records import STEPS
 from toolkit.run_directory import RunDirectory
 from train_model import TrainOptions, read_tuned, train_model
@@ -79,6 +80,9 @@ class Chain:
         }
         self.run = read_run(self.options[import_modules])
         self.given = given
+        for name in ("interactive", "serve", "push_to_hub"):
+            if name in given and self.runner.to_step < len(STEPS):
+                raise UserError(f"--{name} comes after step 10: drop --to_step")
 
     def __call__(self, step: Callable, *inputs: Any) -> Any:
         name, options, read = step.__name__, self.options[step], LINKS[step][1]
@@ -139,6 +143,8 @@ def run_steps(chain: Chain) -> None:
         converse(tuned, tokenizer, chain.options[generate], chain.run)
     else:
         conclude(report, metrics, samples, chain.run)
+    if name := chain.options[generate].push_to_hub:
+        publish(chain.run, name)
 
 
 def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: RunDirectory) -> None:

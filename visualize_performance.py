@@ -1,8 +1,8 @@
 """Step 9 of 10: plots and the report; of a training under way, the plot so far.
 
 Reads log_history.jsonl from step 7 and the records of steps 2 to 8. Leaves performance.png, .svg,
-report.html, report.md and visualize_performance.json; with --compare, comparison.png, .svg, .md
-in the first of the folders.
+report.html, report.md, model_card.md and visualize_performance.json; with --compare,
+comparison.png, .svg, .md in the first of the folders.
 """
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
@@ -18,6 +18,7 @@ from toolkit.command import command
 from toolkit.comparison import compare_runs, find_runs
 from toolkit.console import say
 from toolkit.log_history import read_log
+from toolkit.model_card import model_card
 from toolkit.options import build, flag, parse_flags
 from toolkit.plots import (
     MEASURED,
@@ -68,6 +69,8 @@ def visualize_performance(
         for kind in ("html", "md"):
             text = render(f"report.{kind}", facts)
             step.file(f"report.{kind}", measured=True).write_text(text, encoding="utf-8")
+        card = step.file("model_card.md", measured=True)
+        card.write_text(model_card(run, metrics), encoding="utf-8")
         forget_progress(run.path)
         step.summary = f"report: {run.path / 'report.html'}"
     return read_report(run)

@@ -15,8 +15,8 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 class HubStub(ThreadingHTTPServer):
-    def __init__(self, folder: Path):
-        super().__init__(("127.0.0.1", 0), Routes)
+    def __init__(self, folder: Path, routes: "type[Routes] | None" = None):
+        super().__init__(("127.0.0.1", 0), routes or Routes)
         self.folder, self.broken, self.refuse = folder, None, False
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -88,7 +88,7 @@ class Routes(BaseHTTPRequestHandler):
         if error:
             self.send_header("X-Error-Code", error)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
 

@@ -195,6 +195,10 @@ BAD_VALUES = [
     ("generate", "--num_samples 100000", "--num_samples must be at most 1000, got 100000"),
     ("generate", "--serve --interactive", "--serve and --interactive exclude each other"),
     ("generate", "--host=", "--host must not be empty"),
+    ("generate", "--push_to_hub a/b/c", "--push_to_hub must be OWNER/NAME or NAME, got a/b/c"),
+    ("generate", "--push_to_hub=", "--push_to_hub must be OWNER/NAME or NAME"),
+    ("generate", "--push_to_hub a/b", "--push_to_hub a/b: HF_HUB_OFFLINE forbids the network"),
+    ("generate", "--push_to_hub a/b --serve", "--push_to_hub ends by itself"),
     ("generate", "--port 70000", "--port must lie between 0 and 65535, got 70000"),
     ("generate", "--min_p 1.5", "--min_p must be at most 1, got 1.5"),
     ("generate", "--repetition_penalty 0", "--repetition_penalty must be at least 0.01, got 0.0"),
@@ -204,6 +208,7 @@ BAD_VALUES = [
     ("run_pipeline", "--from_step 0", "--from_step must lie between 1 and 10"),
     ("run_pipeline", "--to_step 11", "--to_step must lie between 1 and 10"),
     ("run_pipeline", "--from_step 5 --to_step 4", "--from_step 5 comes after --to_step 4"),
+    ("run_pipeline", "--to_step 9 --serve", "--serve comes after step 10: drop --to_step"),
     ("run_pipeline", "--force=1", "--force"),
 ]
 

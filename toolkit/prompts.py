@@ -5,9 +5,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
+
 from toolkit.command import UserError
+from toolkit.console import say
 from toolkit.corpus_files import read_text
-from toolkit.sampling import Sampling
+from toolkit.sampling import Sampling, encode, prompt_ids
 
 FLAG = "--prompts_file"
 
@@ -49,6 +52,16 @@ def piped_prompts() -> list[str]:
     if not prompts:
         raise ValueError(f"{FLAG} -: standard input holds no prompt")
     return prompts
+
+
+def report_cuts(
+    prompts: list[str], tokenizer: PreTrainedTokenizerFast, positions: int, new_tokens: int
+) -> None:
+    """Say of which prompts the beginning does not fit the context."""
+    for number, prompt in enumerate(prompts, start=1):
+        kept = prompt_ids(prompt, tokenizer, positions, new_tokens)
+        if cut := len(encode(prompt, tokenizer)) - len(kept):
+            say(f"       prompt {number}: its first {cut} tokens do not fit the context; left out")
 
 
 def write_json_lines(samples: list[dict], sampling: Sampling, seed: int, path: Path) -> None:
