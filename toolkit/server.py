@@ -1,5 +1,7 @@
-"""Serve an app on one address until Ctrl-C, which lets requests under way finish."""
+"""Serve an app on one address until Ctrl-C or SIGTERM, which let requests under way finish."""
 
+import contextlib
+import signal
 import socket
 
 from toolkit.command import UserError
@@ -23,6 +25,9 @@ def serve(generators: dict[str, Generator], host: str, port: int) -> None:
         raise UserError(f"--port {port} on --host {host}: {error.strerror or error}") from None
     address = f"http://{host}:{listener.getsockname()[1]}"
     say(f"serving {' and '.join(generators)} at {address}/v1 ; Ctrl-C ends")
-    uvicorn.Server(
-        uvicorn.Config(completions_app(generators), log_level="warning", lifespan="on")
-    ).run(sockets=[listener])
+    config = uvicorn.Config(completions_app(generators), log_level="warning", lifespan="on")
+    # uvicorn answers both signals by finishing, and then sends them once more.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+    say("stopped; what was under way is finished")
