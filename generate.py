@@ -114,7 +114,13 @@ def generate(
         progress = tqdm(desc="sampling", total=len(models) * len(samples) * many, unit="sample")
         for name, model in models.items():
             texts = continue_prompts(
-                model, tokenizer, prompts, options.sampling(), run.seed, done=progress.update
+                model,
+                tokenizer,
+                prompts,
+                options.sampling(),
+                run.seed,
+                run.precision,
+                progress.update,
             )
             for entry, found in zip(samples, texts, strict=True):
                 entry[name] = found
@@ -141,8 +147,8 @@ def converse(
 ) -> None:
     """Continue what is typed, or what clients send, by the tuned or the base model."""
     models = {
-        "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer),
-        "tuned": Generator(tuned, tokenizer),
+        "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer, run.precision),
+        "tuned": Generator(tuned, tokenizer, run.precision),
     }
     run.unlock()
     if options.serve:

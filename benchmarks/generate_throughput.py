@@ -1,33 +1,36 @@
 """Measure step 10's batches against a loop of `model.generate`, one prompt at a time, in one run.
 
-    python3 benchmarks/generate_throughput.py
+    python3 benchmarks/generate_throughput.py --shape mini
     python3 benchmarks/generate_throughput.py --shape gpt2 --repetitions 3
 
-64 prompts of 4 to 32 random tokens, 64 new tokens each, greedy, random weights. The two take turns;
-the figures are medians. Both in float32 must give the same tokens; bf16 is reported beside them.
+64 prompts of 4 to 32 random tokens, 64 new tokens each, greedy, random weights, all made here.
+After a round to warm up all ways take turns; printed are medians. In float32 the texts must
+be those of the loop, token for token; bf16 is beside it, and so is each prompt alone.
 """
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    __import__("install_libraries").enter_environment()
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
-
-from import_modules import cpu_has_bf16  # noqa: E402
-from toolkit.batch import continue_all  # noqa: E402
-from toolkit.byte_level_bpe import train_byte_level_bpe  # noqa: E402
-from toolkit.generator import Generator  # noqa: E402
-from toolkit.memory import keep_freed_memory  # noqa: E402
-from toolkit.sampling import Sampling  # noqa: E402
+from import_modules import cpu_has_bf16
+from toolkit.batch import continue_all
+from toolkit.byte_level_bpe import train_byte_level_bpe
+from toolkit.generator import Generator
+from toolkit.sampling import Sampling
 
 SHAPES = {
-    "small": {"n_layer": 4, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 4096},
+    "mini": {"n_layer": 6, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 4096},
     "gpt2": {},  # 124M parameters
 }
 PROMPTS, NEW = 64, 64
@@ -64,36 +67,51 @@ def batched(generator: Generator, prompts: list[list[int]]) -> list[list[int]]:
     return [row.new for (row,) in continue_all(generator, prompts, [GREEDY] * len(prompts), 0)]
 
 
+def ways_to_generate(
+    model: GPT2LMHeadModel, prompts: list[list[int]]
+) -> dict[str, Callable[[], list[list[int]]]]:
+    tokenizer = EveryEntry(model.config.vocab_size)
+    ways = {"model.generate, one by one, fp32": lambda: one_by_one(model, prompts)}
+    for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
+        generator = Generator(model, tokenizer, precision)
+        ways[f"one batch, {precision}"] = lambda generator=generator: batched(generator, prompts)
+        ways[f"ours, one by one, {precision}"] = lambda generator=generator: [
+            batched(generator, [prompt])[0] for prompt in prompts
+        ]
+    return ways
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--shape", choices=SHAPES, default="mini")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
     given = parser.parse_args()
     torch.manual_seed(0)
     config = GPT2Config(**SHAPES[given.shape], bos_token_id=None, eos_token_id=None)
     model = GPT2LMHeadModel(config).eval()
-    lengths = torch.randint(4, 33, (PROMPTS,)).tolist()
+    lengths = torch.randint(4, 33, (given.prompts,)).tolist()
     prompts = [torch.randint(config.vocab_size, (length,)).tolist() for length in lengths]
-    keep_freed_memory()
-    tokenizer = EveryEntry(config.vocab_size)
-    ways = {"one by one, fp32": lambda: one_by_one(model, prompts)}
-    for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
-        generator = Generator(model, tokenizer, precision)
-        ways[f"batched, {precision}"] = lambda generator=generator: batched(generator, prompts)
-    seconds, said = {name: [] for name in ways}, {}
+    ways = ways_to_generate(model, prompts)
+    said = {name: way() for name, way in ways.items()}  # warm
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.repetitions):
         for name, way in ways.items():
             began = time.perf_counter()
             said[name] = way()
             seconds[name].append(time.perf_counter() - began)
-    first = next(iter(ways))
+    loop = next(iter(ways))
+    print(
+        f"{given.shape}, {given.prompts} prompts x {NEW} tokens, {torch.get_num_threads()} threads"
+    )
+    print("\n| | tokens/s | times the loop | texts as the loop's |\n|---|---|---|---|")
     for name in ways:
-        rate = PROMPTS * NEW / statistics.median(seconds[name])
+        rate = given.prompts * NEW / statistics.median(seconds[name])
         times = statistics.median(
-            one / other for one, other in zip(seconds[first], seconds[name], strict=True)
+            one / other for one, other in zip(seconds[loop], seconds[name], strict=True)
         )
-        same = sum(a == b for a, b in zip(said[first], said[name], strict=True))
-        print(f"{name:18}{rate:8,.0f} tokens/s {times:6.1f}x  {same} of {PROMPTS} texts the same")
+        same = sum(a == b for a, b in zip(said[loop], said[name], strict=True))
+        print(f"| {name} | {rate:,.0f} | {times:.1f} | {same} of {given.prompts} |")
 
 
 if __name__ == "__main__":

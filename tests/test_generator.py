@@ -1,5 +1,8 @@
 """Batches say what each prompt alone would say; choices are those of transformers' processors."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import (
@@ -12,6 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from toolkit import decoder as decoder_module
 from toolkit import generator as generator_module
 from toolkit.batch import continue_all, continue_prompts
 from toolkit.byte_level_bpe import train_byte_level_bpe
@@ -61,6 +65,13 @@ def greedy_by_hand(model, ids, count, end):
     return new
 
 
+def ending_with(tokenizer, token):
+    """The tokenizer, with another token as end-of-text."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(token)
+    return tokenizer
+
+
 def test_a_batch_says_token_for_token_what_each_prompt_alone_says(model, tokenizer, small_batches):
     end = tokenizer.eos_token_id
     prompts = [tokenizer(prompt)["input_ids"] or [end] for prompt in PROMPTS]
@@ -70,6 +81,111 @@ def test_a_batch_says_token_for_token_what_each_prompt_alone_says(model, tokeniz
     for ids, length, (row,) in zip(prompts, lengths, found, strict=True):
         assert row.new == greedy_by_hand(model, ids, length, end)
     assert len({tuple(row.new) for (row,) in found}) == len(PROMPTS)
+
+
+def test_edge_cases_say_what_transformers_generate_says(model, tokenizer, small_batches):
+    """A prompt of one token, a full context, rows that join others midway, end of text at once."""
+    positions = model.config.n_positions
+    end = greedy_by_hand(model, [11, 12, 13], 20, tokenizer.eos_token_id)[-1]
+    tokenizer = ending_with(tokenizer, end)
+    prompts = [[5], [end], list(range(20, 60)), [7, 8] * 50, [9] * (positions - 1), [11, 12, 13]]
+    settings = [Sampling(positions - len(ids), 0, 1, 0, 1) for ids in prompts]
+    found = continue_all(Generator(model, tokenizer), prompts, settings, seed=1)
+    for ids, (row,) in zip(prompts, found, strict=True):
+        ids = torch.tensor([ids])
+        expected = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=positions - ids.shape[1],
+            do_sample=False,
+            pad_token_id=end,
+            eos_token_id=end,
+        )[0, ids.shape[1] :].tolist()
+        ended = end in expected
+        assert row.new == (expected[: expected.index(end)] if ended else expected)
+        assert row.finish == ("stop" if ended else "length")
+    assert any(row.finish == "stop" for (row,) in found)
+
+
+def test_end_of_text_at_once_is_an_empty_text(model, tokenizer):
+    first = greedy_by_hand(model, [5], 1, tokenizer.eos_token_id)[0]
+    row, other = Continuation([5], GREEDY, 1, likeliest=1), Continuation([6], GREEDY, 1)
+    Generator(model, ending_with(tokenizer, first)).finish_all([row, other])
+    assert (row.new, row.text, row.logprobs, row.finish) == ([], "", [], "stop")
+    assert other.new == greedy_by_hand(model, [6], GREEDY.max_new_tokens, first)
+
+
+def test_a_stop_text_over_several_tokens_ends_a_row_and_no_other(model, tokenizer):
+    free, other = Continuation([5], GREEDY, 1), Continuation([6], GREEDY, 1)
+    Generator(model, tokenizer).finish_all([free])
+    stop = free.text[4:9]
+    assert len(tokenizer(stop)["input_ids"]) > 1
+    stopped = Continuation([5], replace(GREEDY, stop=(stop,)), 1)
+    Generator(model, tokenizer).finish_all([stopped, other])
+    assert stopped.text == free.text[: free.text.index(stop)] and stopped.finish == "stop"
+    assert other.new == greedy_by_hand(model, [6], 24, tokenizer.eos_token_id)
+
+
+def test_cancelled_rows_leave_and_disturb_nobody(model, tokenizer, small_batches):
+    rows = [Continuation([number], GREEDY, 1) for number in range(5, 11)]
+    generator = Generator(model, tokenizer)
+    for row in rows:
+        generator.submit(row)
+    generator.step()
+    rows[0].cancelled = rows[4].cancelled = True  # one under way, one waiting
+    while generator.busy:
+        generator.step()
+    assert len(rows[0].new) == 2 and rows[4].new == []
+    for row in (rows[1], rows[2], rows[3], rows[5]):
+        assert row.new == greedy_by_hand(model, row.prompt, 24, tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_row_alone_is_the_row_in_a_batch_in_either_precision(
+    model, tokenizer, small_batches, precision
+):
+    rows, alone = (
+        [Continuation(tokenizer(text)["input_ids"] or [7], GREEDY, 1) for text in PROMPTS]
+        for _ in range(2)
+    )
+    Generator(model, tokenizer, precision).finish_all(rows)
+    for row in alone:
+        Generator(model, tokenizer, precision).finish_all([row])
+    assert [row.new for row in rows] == [row.new for row in alone]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation_function": "relu"},
+        {"activation_function": "gelu", "n_inner": 48},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False, "tie_word_embeddings": False},
+    ],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_decoder_computes_what_transformers_computes(changes, packed, monkeypatch):
+    if not packed:
+        monkeypatch.setattr(decoder_module, "can_pack", lambda weight: False)
+    torch.manual_seed(3)
+    shape = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 90}
+    model = GPT2LMHeadModel(GPT2Config(**shape, **changes)).eval()
+    for weight in model.parameters():
+        weight.data *= 3
+    texts = [torch.randint(90, (length,)).tolist() for length in (9, 1, 40)]
+    for precision, tolerance in (("fp32", 1e-4), ("bf16", 0.3)):
+        decoder = decoder_module.Decoder(model, precision)
+        cache = decoder.empty_cache()
+        cache.make_room(3, 50, 3)
+        first = [decoder.read(text, cache, row)[-1:] for row, text in enumerate(texts)]
+        first = decoder.logits(torch.cat(first))
+        then = decoder.step([4, 5, 6], [len(text) for text in texts], cache)
+        for row, text in enumerate(texts):
+            with torch.no_grad():
+                expected = model(torch.tensor([text + [4 + row]])).logits[0, -2:]
+            found = torch.stack([first[row], then[row]])
+            torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance / 10)
 
 
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(model, tokenizer, small_batches):

@@ -1,19 +1,30 @@
 """The server, as OpenAI's own client and careless clients see it. On loopback alone."""
 
+import concurrent.futures
+import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
 import pytest
+import torch
 
 import generate
+from load_gpt2 import read_gpt2
 from tests.conftest import PROJECT
+from toolkit.generator import Continuation, Generator
+from toolkit.run_directory import RunDirectory
+from toolkit.sampling import Sampling
+from train_model import read_tuned
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -21,6 +32,12 @@ pytest.importorskip("uvicorn")
 
 @pytest.fixture(scope="module")
 def server(finished):
+    with serving(finished) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def serving(finished):
     words = ["generate.py", "--run_dir", str(finished.path), "--serve", "--port", "0"]
     process = subprocess.Popen(
         [sys.executable, *words],
@@ -32,8 +49,11 @@ def server(finished):
     )
     line = process.stdout.readline()
     process.url = line.split(" at ")[1].split("/v1")[0]
-    yield process
-    process.kill()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def post(server, path="/v1/completions", **body):
@@ -71,6 +91,60 @@ def test_openais_client_gets_models_choices_and_streams(server):
             client.completions.create(prompt="a", model="gpt-5")
 
 
+def test_what_real_clients_send_by_default_is_accepted(server):
+    openai = pytest.importorskip("openai")
+    defaults = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": None}
+    defaults |= {"best_of": 1, "user": "me", "echo": False, "logprobs": None, "stop": None}
+    ask = {"model": "base", "max_tokens": 7, "seed": -1, "temperature": 0, **defaults}
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        assert client.models.retrieve("tuned").id == "tuned"
+        whole = client.completions.create(prompt=["The", "The sea"], **ask)
+        options = {"include_usage": True}
+        events = client.completions.create(
+            prompt=["The", "The sea"], stream=True, stream_options=options, **ask
+        )
+        *parts, last = events
+        assert last.choices == [] and last.usage.to_dict() == whole.usage.to_dict()
+        assert all(part.usage is None for part in parts)
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("gpt-5")
+
+
+def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
+    openai = pytest.importorskip("openai")
+    run = RunDirectory(finished.path)
+    model, tokenizer = read_tuned(run).eval(), read_gpt2(run)[1]
+    ids = tokenizer("The lämp")["input_ids"]
+    ask = {"model": "tuned", "prompt": [ids], "max_tokens": 9, "seed": 8, "logprobs": 3}
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        whole = client.completions.create(echo=True, **ask).choices[0]
+        parts = [e.choices[0] for e in client.completions.create(echo=True, stream=True, **ask)]
+        unechoed = client.completions.create(**ask).choices[0]
+        scored = client.completions.create(echo=True, **{**ask, "max_tokens": 0}).choices[0]
+    assert whole.text == "The lämp" + unechoed.text == "".join(part.text for part in parts)
+    assert scored.text == "The lämp" and scored.finish_reason == "length"
+    for name, values in whole.logprobs.to_dict().items():
+        assert [value for part in parts for value in part.logprobs.to_dict()[name]] == values
+        assert values[: len(ids)] == scored.logprobs.to_dict()[name]
+        assert values[len(ids) :] == unechoed.logprobs.to_dict()[name]
+    found, tokens = whole.logprobs, whole.logprobs.tokens
+    assert "bytes:\\xc3" in tokens  # of the a with dots, which is two tokens here
+    again = {tokenizer.decode([token]): token for token in range(len(tokenizer))}
+    new = [again.get(token) for token in tokens[len(ids) :]]
+    new = new[: new.index(None)] if None in new else new
+    with torch.no_grad():
+        expected = model(torch.tensor([ids + new])).logits[0].log_softmax(-1)
+    assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+    for place, token in enumerate((ids + new)[1:], start=1):
+        logprob = float(expected[place - 1, token])
+        assert found.token_logprobs[place] == pytest.approx(logprob, abs=0.05)  # bf16, if it has
+        assert 3 <= len(found.top_logprobs[place]) <= 4
+        assert found.top_logprobs[place][tokens[place]] == found.token_logprobs[place]
+        if "\\x" not in tokens[place]:
+            offset = found.text_offset[place]
+            assert whole.text[offset : offset + len(tokens[place])] == tokens[place]
+
+
 @pytest.mark.parametrize(
     "body, status, complaint",
     [
@@ -81,9 +155,21 @@ def test_openais_client_gets_models_choices_and_streams(server):
         ({"prompt": "a", "top_p": 0}, 400, "top_p: "),
         ({"prompt": "a", "n": 65}, 400, "above 64 choices"),
         ({"prompt": "a", "stop": ""}, 400, "stop: "),
-        ({"prompt": "a", "seed": -1}, 400, "seed: "),
+        ({"prompt": "a", "stop": ["a"] * 5}, 400, "stop: "),
+        ({"prompt": "a", "seed": 2**63}, 400, "seed: "),
         ({"prompt": "a", "best_of": 2}, 400, "best_of: "),
-        ({"prompt": []}, 400, "prompt"),
+        ({"prompt": "a", "presence_penalty": 0.5}, 400, "presence_penalty: is not supported"),
+        ({"prompt": "a", "logit_bias": {"5": 1}}, 400, "logit_bias: is not supported"),
+        ({"prompt": "a", "suffix": "b"}, 400, "suffix: is not supported"),
+        ({"prompt": "a", "logprobs": 6}, 400, "logprobs: "),
+        ({"prompt": "a", "max_tokens": "5"}, 400, "max_tokens: "),
+        ({"prompt": "a", "stream_options": {"include_usage": True}}, 400, "stream_options: "),
+        ({"prompt": "a", "tools": []}, 400, "tools: "),
+        ({"prompt": []}, 400, "prompt: must be text"),
+        ({"prompt": [[]]}, 400, "prompt: must be text"),
+        ({"prompt": [True]}, 400, "prompt: must be text"),
+        ({"prompt": [[1], 2]}, 400, "prompt: must be text"),
+        ({"prompt": [300]}, 400, "prompt: token ids go from 0 to 299"),
         ({}, 400, "prompt: "),
         ({"data": b"{"}, 400, ""),
         ({"data": b"\xff\xfe"}, 400, ""),
@@ -93,7 +179,10 @@ def test_openais_client_gets_models_choices_and_streams(server):
 def test_wrong_requests_get_errors_in_openais_shape(server, body, status, complaint):
     code, answer = post(server, **body)
     assert code == status and complaint in answer["error"]["message"], answer
-    assert answer["error"]["type"] == "invalid_request_error"
+    error = answer["error"]
+    assert error["type"] == "invalid_request_error"
+    if ": " in complaint and "prompt" not in body:
+        assert error["param"] == complaint.split(":")[0]
 
 
 def test_many_clients_at_once_get_what_one_alone_gets(server):
@@ -118,16 +207,129 @@ def test_a_port_in_use_is_refused(finished, refusal):
         assert f"--port {port} on --host 127.0.0.1: " in refusal(generate.main, *words)
 
 
-def test_a_stopped_server_finishes_what_is_under_way(server):
-    answers = []
-    ask = {"prompt": "The lamp", "max_tokens": 50, "n": 32, "seed": 1}
-    client = threading.Thread(target=lambda: answers.append(post(server, **ask)))
-    client.start()
-    while client.is_alive() and not answers:
-        if post(server, prompt="a", max_tokens=1)[0] == 200:
-            break
-    server.send_signal(signal.SIGTERM)
-    client.join()
-    assert answers[0][0] == 200 and len(answers[0][1]["choices"]) == 32
-    out, err = server.communicate(timeout=60)
-    assert err == "" and "Traceback" not in out
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_server_finishes_what_is_under_way(finished, signal_number):
+    with serving(finished) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        ask = {"model": "tuned", "prompt": "The lamp", "max_tokens": 55, "n": 64, "stream": True}
+        body = json.dumps({**ask, "seed": 1, "stop": ["never said"]})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.readline().startswith(b"data: ")  # it is under way
+        server.send_signal(signal_number)
+        events = [line for line in answer.read().split(b"\n\n") if line.strip()]
+        connection.close()
+        assert events[-1] == b"data: [DONE]"
+        ended = [json.loads(line.split(b"data: ")[1])["choices"][0] for line in events[:-1]]
+        assert sum(choice["finish_reason"] in ("stop", "length") for choice in ended) == 64
+        out, err = server.communicate(timeout=60)
+        assert err == "" and out == "stopped; what was under way is finished\n"
+        assert server.returncode == 0
+
+
+def load(server, clients, seconds):
+    """Let clients ask again and again; return each one's latencies in seconds."""
+    until, latencies = time.monotonic() + seconds, [[] for _ in range(clients)]
+
+    def work(number):
+        while (began := time.monotonic()) < until:
+            status, answer = post(server, prompt="The wind", max_tokens=20, seed=number)
+            assert status == 200 and answer["choices"][0]["finish_reason"], answer
+            latencies[number].append(time.monotonic() - began)
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        list(pool.map(work, range(clients)))
+    return latencies
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_32_clients_are_served_without_error_and_fairly(server, seconds):
+    post(server, prompt="The wind", max_tokens=20)
+    latencies = load(server, 32, seconds)
+    every = sorted(latency for one in latencies for latency in one)
+    middle, late = every[len(every) // 2], every[int(len(every) * 0.95)]
+    assert late <= 3 * middle, (late, middle)  # fair: of equal requests, hardly one waits longer
+    counts = [len(one) for one in latencies]
+    assert min(counts) >= max(1, 0.5 * statistics.median(counts)), counts
+
+
+def test_every_error_is_in_openais_shape(server):
+    for path, method, status in [
+        ("/v1/chat/completions", "POST", 404),
+        ("/v1/completions", "GET", 405),
+        ("/v1/models/gpt-5", "GET", 404),
+    ]:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        connection.request(method, path)
+        answer = connection.getresponse()
+        assert answer.status == status
+        error = json.loads(answer.read())["error"]
+        assert set(error) == {"message", "type", "param", "code"} and error["message"]
+        connection.close()
+    with urllib.request.urlopen(f"{server.url}/health") as answer:
+        assert answer.status == 200
+
+
+def test_a_body_of_unsaid_length_is_read_and_limited(server):
+    ask = json.dumps({"model": "tuned", "prompt": "a", "max_tokens": 2}).encode()
+    for parts, status in [([ask[:9], ask[9:]], 200), ([b" " * 2**19] * 3 + [ask], 413)]:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        kind = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/completions", iter(parts), kind, encode_chunked=True)
+        answer = connection.getresponse()
+        assert answer.status == status, answer.read()
+        connection.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_takes_its_rows_along(finished, stream):
+    """A slow generator, and a client that hangs up while it is being served."""
+    import uvicorn
+
+    from toolkit.completions_api import completions_app
+
+    run = RunDirectory(finished.path)
+    generator = Generator(read_tuned(run), read_gpt2(run)[1])
+    step = generator.step
+    generator.step = lambda: (time.sleep(0.3), step())  # all tokens would take 15 seconds
+    application = completions_app({"tuned": generator})
+    served = uvicorn.Server(uvicorn.Config(application, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=served.run, args=([listener],), daemon=True).start()
+        address = "{}:{}".format(*listener.getsockname())
+        connection = http.client.HTTPConnection(address)
+        ask = {"model": "tuned", "prompt": "a", "max_tokens": 50, "n": 4, "stream": stream}
+        body = json.dumps({**ask, "seed": 3, "temperature": 2})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        until(lambda: generator.rows)
+        rows = list(generator.rows)
+        connection.sock.close()
+        connection.close()
+        try:
+            until(lambda: not generator.busy)
+            assert all(row.cancelled and len(row.new) < 25 for row in rows)
+        finally:
+            served.should_exit = True
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_one_large_request_leaves_room_for_others(finished):
+    run = RunDirectory(finished.path)
+    generator = Generator(read_tuned(run), read_gpt2(run)[1])
+    sampling = Sampling(50, 2.0, 1.0, 0, 1)
+    large, small = ([Continuation([5], sampling, 1, n) for n in range(count)] for count in (64, 2))
+    generator.submit(*large)
+    generator.step()
+    assert len(generator.rows) == 32
+    generator.submit(*small)
+    generator.step()
+    assert all(row in generator.rows for row in small)
+    while generator.busy:
+        generator.step()
+    assert all(row.finish for row in large + small)

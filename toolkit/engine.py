@@ -17,16 +17,15 @@ class Engine:
     def __init__(self, generators: dict[str, Generator]):
         self.generators, self.closing = generators, False
         self.changed = threading.Condition()
-        self.thread = threading.Thread(target=self.work, name="generating")
+        self.thread = threading.Thread(target=self.work, name="generating", daemon=True)
 
     def submit(self, name: str, rows: list[Continuation]) -> None:
         """Queue continuations for the generator of this name. Raises Busy if too many wait."""
         with self.changed:
-            waiting = sum(len(generator.waiting) for generator in self.generators.values())
+            waiting = sum(generator.waiting_rows for generator in self.generators.values())
             if waiting + len(rows) > MOST_WAITING or self.closing:
                 raise Busy("the server is busy; try again later")
-            for row in rows:
-                self.generators[name].submit(row)
+            self.generators[name].submit(*rows)
             self.changed.notify()
 
     def work(self) -> None:
@@ -42,7 +41,8 @@ class Engine:
                 except Exception:  # a row must not wait for ever on our own defect
                     for row in generator.drop_all():
                         row.finish = "error"
-                        row.progress(row)
+                        if row.progress:
+                            row.progress(row)
 
     def close(self) -> None:
         with self.changed:

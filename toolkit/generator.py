@@ -5,24 +5,22 @@ on until the last row has ended. Here each continuation has its own random numbe
 says does not depend on what else is in the batch, and the next one takes its place when it ends.
 """
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from toolkit.key_value_cache import KeyValueCache
-from toolkit.precision import DTYPES
+from toolkit.decoder import Decoder
 from toolkit.sampling import Sampling
 from toolkit.text_stream import TextStream
 from toolkit.token_choice import choose
 
 MOST_ROWS = 64
 MOST_CELLS = 16_384  # rows x columns of the cache: 1.2 GB for GPT-2 in float32
+MOST_READ = 2048  # tokens of prompts between two tokens of the rows that are there
 DRAWS = 2**32  # a random number is one of so many
 
 
@@ -31,8 +29,9 @@ class Continuation:
     """One prompt being continued. Its result is in `new`, `text` and `finish`.
 
     `sample` tells continuations of one prompt and seed apart. `likeliest`: keep each token's log
-    probability, and this many of the likeliest in its place. `progress` is called, in the thread
-    that generates, after each token and at the end. `cancelled` may be set at any time.
+    probability, and this many of the likeliest in its place; `describe_prompt`: those of the prompt
+    too. `progress` is called, in the thread that generates, after each token and at the end.
+    `cancelled` may be set at any time.
     """
 
     prompt: list[int]
@@ -40,11 +39,14 @@ class Continuation:
     seed: int
     sample: int = 0
     likeliest: int | None = None
+    describe_prompt: bool = False
     progress: Callable[["Continuation"], None] | None = None
     cancelled: bool = False
     new: list[int] = field(default_factory=list)  # token ids, without end-of-text
     logprobs: list[tuple[float, dict[int, float]]] = field(default_factory=list)
+    prompt_logprobs: list[tuple[float, dict[int, float]] | None] = field(default_factory=list)
     finish: str | None = None  # "stop" or "length" when it has ended
+    request: object = None  # the same for all that were submitted together
     stream: TextStream | None = None
     random: np.random.Generator | None = None
 
@@ -64,21 +66,22 @@ class Generator:
     def __init__(
         self, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, precision: str = "fp32"
     ):
-        if precision != "fp32":
-            model = copy.deepcopy(model).to(DTYPES[precision])
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.waiting: deque[Continuation] = deque()
+        self.model, self.tokenizer = model, tokenizer
+        self.decoder = Decoder(model, precision)
+        self.cache = self.decoder.empty_cache()
+        self.waiting: deque[deque[Continuation]] = deque()  # by request, in turn
         self.rows: list[Continuation] = []
-        self.cache: KeyValueCache | None = None
 
-    def submit(self, continuation: Continuation) -> None:
-        """Queue a continuation: first come, first served. May be called from another thread."""
-        continuation.stream = TextStream(self.tokenizer, continuation.sampling.stop)
-        continuation.random = np.random.default_rng([continuation.seed, continuation.sample])
-        self.waiting.append(continuation)
+    def submit(self, *continuations: Continuation) -> None:
+        """Queue the continuations of one request. May be called from another thread."""
+        request = deque(continuations)
+        for row in continuations:
+            row.request, row.stream = request, TextStream(self.tokenizer, row.sampling.stop)
+            row.random = np.random.default_rng([row.seed, row.sample])
+        self.waiting.append(request)
 
     def finish_all(self, continuations: Iterable[Continuation]) -> None:
-        """Submit these, and generate until all have ended."""
+        """Submit these, each on its own, and generate until all have ended."""
         for continuation in continuations:
             self.submit(continuation)
         while self.busy:
@@ -87,6 +90,12 @@ class Generator:
     @property
     def busy(self) -> bool:
         return bool(self.rows or self.waiting)
+
+    @property
+    def waiting_rows(self) -> int:
+        """How many wait that have not been cancelled. May be asked from another thread."""
+        requests = [tuple(request) for request in tuple(self.waiting)]
+        return sum(not row.cancelled for request in requests for row in request)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -98,78 +107,82 @@ class Generator:
 
     def drop_all(self) -> list[Continuation]:
         """Forget everything under way and waiting, and return it."""
-        dropped = [*self.rows, *self.waiting]
+        dropped = [*self.rows, *(row for request in self.waiting for row in request)]
         self.waiting.clear()
-        self.rows, self.cache = [], None
+        self.rows, self.cache = [], self.decoder.empty_cache()
         return dropped
 
     def admit(self) -> list[Continuation]:
+        """Return who joins: requests take turns, and none takes more places than it leaves free."""
         joining: list[Continuation] = []
         columns = max((row.columns for row in self.rows), default=0)
-        while self.waiting:
-            count = len(self.rows) + len(joining) + 1
-            columns = max(columns, self.waiting[0].columns)
-            if count > 1 and (count > MOST_ROWS or count * columns > MOST_CELLS):
-                break
-            joining.append(self.waiting.popleft())
+        passed = 0  # requests, one after the other, that have their share
+        while passed < len(self.waiting):
+            request = self.waiting.popleft()
+            if request[0].cancelled:
+                conclude(request.popleft(), "length")
+            else:
+                there, wide = self.rows + joining, max(columns, request[0].columns)
+                free = most_rows(wide) - len(there)
+                read = sum(len(row.prompt) for row in [*joining, request[0]])
+                # Nobody overtakes it: else one that needs much would never join.
+                if free < 1 or (joining and read > MOST_READ):
+                    self.waiting.appendleft(request)
+                    break
+                if sum(row.request is request for row in there) >= free:
+                    self.waiting.append(request)
+                    passed += 1
+                    continue
+                columns, passed = wide, 0
+                joining.append(request.popleft())
+            if request:
+                self.waiting.append(request)
         return joining
 
     def read_prompts(self, joining: list[Continuation]) -> None:
-        """Run the prompts through the model, padded on the left, and add them to the batch."""
-        ids, real = pad_left([row.prompt for row in joining], self.model.device)
-        fresh = KeyValueCache(real, self.model.config.n_layer)
-        width = ids.shape[1]
-        # Padding attends to itself: attention over nothing is not a number, and would spread.
-        itself = torch.eye(width, dtype=torch.bool, device=ids.device)
-        causal = torch.ones_like(itself).tril()
-        mask = (causal & real[:, None, :] | itself)[:, None]
-        logits = self.forward(ids, (real.cumsum(1) - 1).clamp(min=0), mask, fresh)
-        if self.cache is None:
-            self.cache = fresh
-        else:
-            self.cache.join(fresh)
+        """Add rows to the batch, and run each one's prompt through the model, alone."""
+        first = len(self.rows)
         self.rows += joining
-        self.take(joining, logits)
+        columns = max(row.columns for row in self.rows)
+        self.cache.make_room(len(self.rows), columns, most_rows(columns))
+        logits = []
+        for number, row in enumerate(joining, start=first):
+            hidden = self.decoder.read(row.prompt, self.cache, number)
+            logits.append(self.decoder.logits(hidden[-1:]))
+            if row.describe_prompt:
+                self.describe_prompt(row, hidden)
+        self.take(joining, torch.cat(logits))
+
+    def describe_prompt(self, row: Continuation, hidden: torch.Tensor) -> None:
+        row.prompt_logprobs.append(None)  # nothing foretells the first
+        for state, token in zip(hidden, row.prompt[1:], strict=False):
+            logits = self.decoder.logits(state[None])[0, : len(self.tokenizer)]
+            row.prompt_logprobs.append(describe(logits, token, row.likeliest))
 
     def advance(self) -> None:
         """Run the newest token of every row through the model."""
-        self.cache.add_column()
-        real = self.cache.real
-        newest = torch.tensor([[row.new[-1]] for row in self.rows], device=real.device)
-        positions = real.sum(1, keepdim=True) - 1
-        logits = self.forward(newest, positions, real[:, None, None, :], self.cache)
-        self.take(list(self.rows), logits)
-
-    def forward(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: KeyValueCache,
-    ) -> torch.Tensor:
-        """Return the logits after each row's last token: (rows, vocabulary), float32."""
-        output: Any = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        # Entries that the tokenizer does not have (a padded vocabulary) are no tokens.
-        return output.logits[:, -1, : len(self.tokenizer)].float()
+        lengths = [len(row.prompt) + len(row.new) - 1 for row in self.rows]
+        newest = [row.new[-1] for row in self.rows]
+        self.take(list(self.rows), self.decoder.step(newest, lengths, self.cache))
 
     def take(self, rows: list[Continuation], logits: torch.Tensor) -> None:
         """Choose each row's token, and let rows go that have ended."""
+        # Entries that the tokenizer does not have (a padded vocabulary) are no tokens.
+        logits = logits[:, : len(self.tokenizer)]
         for row, token in zip(rows, self.choose_all(rows, logits), strict=True):
             self.receive(row, token)
-        kept = [number for number, row in enumerate(self.rows) if row.finish is None]
-        if len(kept) < len(self.rows):
-            self.rows = [self.rows[number] for number in kept]
-            if self.rows:
-                self.cache.keep(kept)
-            else:
-                self.cache = None
+        for number in reversed(range(len(self.rows))):
+            if self.rows[number].finish:
+                self.remove(number)
+        if not self.rows:
+            self.cache = self.decoder.empty_cache()
+
+    def remove(self, number: int) -> None:
+        """Take a row out of the batch; the last one moves to its place."""
+        last = self.rows.pop()
+        if number < len(self.rows):
+            self.rows[number] = last
+            self.cache.move(len(self.rows), number)
 
     def choose_all(self, rows: list[Continuation], logits: torch.Tensor) -> list[int]:
         """Return a token for each row; rows of the same settings are chosen for together."""
@@ -191,10 +204,11 @@ class Generator:
         return chosen
 
     def receive(self, row: Continuation, token: int) -> None:
-        if token == self.tokenizer.eos_token_id:
+        ends = token == self.tokenizer.eos_token_id
+        if ends or not row.sampling.max_new_tokens:
             if row.likeliest is not None:
                 row.logprobs.pop()
-            return conclude(row, "stop")
+            return conclude(row, "stop" if ends and row.sampling.max_new_tokens else "length")
         row.new.append(token)
         row.stream.add(token)
         if row.stream.stopped:
@@ -203,6 +217,11 @@ class Generator:
             conclude(row, "length")
         elif row.progress:
             row.progress(row)
+
+
+def most_rows(columns: int) -> int:
+    """Return how many rows the cache may have if it has so many columns."""
+    return max(1, min(MOST_ROWS, MOST_CELLS // columns))
 
 
 def conclude(row: Continuation, finish: str) -> None:
@@ -219,11 +238,3 @@ def describe(logits: torch.Tensor, token: int, count: int) -> tuple[float, dict[
     best = logprobs.topk(min(count, len(logprobs)))
     found = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return float(logprobs[token]), found
-
-
-def pad_left(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids (rows, longest row), 0 where a row is shorter, and a mask of the real."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
-    real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return ids, real.to(device)

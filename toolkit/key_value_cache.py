@@ -1,59 +1,68 @@
-"""Keys and values of rows that begin at different columns and all end at the last one."""
+"""Keys and values of the rows of a batch, in memory that is there before they come."""
 
 import torch
 
+STEP = 32  # columns
+
 
 class KeyValueCache:
-    """What GPT-2's attention keeps, as transformers' models ask for it (`update`).
+    """What attention keeps of each row's tokens, from column 0 on.
 
-    `keys`, `values`: by layer, (rows, heads, columns, head width). `real`: bool, (rows, columns),
-    False where a row that is shorter than the longest one has padding: on its left.
-    Rows can come and go between forward passes.
+    By layer, `keys`: (rows, heads, depth, columns); `values`: (rows, heads, columns, depth).
+    Columns that a row has not come to are zero, or an earlier row's: they are to be masked.
     """
 
-    def __init__(self, real: torch.Tensor, layers: int):
-        self.real = real
-        self.keys: list[torch.Tensor | None] = [None] * layers
-        self.values: list[torch.Tensor | None] = [None] * layers
+    def __init__(
+        self, layers: int, heads: int, depth: int, dtype: torch.dtype, device: torch.device
+    ):
+        like = {"dtype": dtype, "device": device}
+        self.keys = [torch.zeros(0, heads, depth, 0, **like) for _ in range(layers)]
+        self.values = [torch.zeros(0, heads, 0, depth, **like) for _ in range(layers)]
 
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_, **__
+    def make_room(self, rows: int, columns: int, most_rows: int) -> None:
+        """Have at least so many rows and columns, with what is in them. Rows double, to a most."""
+        had_rows, heads, had_columns, depth = self.values[0].shape
+        if rows <= had_rows and columns <= had_columns:
+            return
+        rows = min(max(rows, 2 * had_rows), most_rows) if rows > had_rows else had_rows
+        columns = rounded(columns)
+        width = min(columns, had_columns)
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            # Zeros, not whatever is there: what is masked counts 0 times, but not-a-number stays.
+            self.keys[layer] = keys.new_zeros(rows, heads, depth, columns)
+            self.values[layer] = values.new_zeros(rows, heads, columns, depth)
+            kept = min(rows, had_rows)
+            self.keys[layer][:kept, ..., :width] = keys[:kept, ..., :width]
+            self.values[layer][:kept, :, :width] = values[:kept, :, :width]
+
+    def fill(self, layer: int, row: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put a prompt's keys and values, (tokens, heads, depth), at the beginning of a row."""
+        self.keys[layer][row, ..., : len(keys)] = keys.permute(1, 2, 0)
+        self.values[layer][row, :, : len(values)] = values.transpose(0, 1)
+
+    def append(
+        self,
+        layer: int,
+        places: torch.Tensor,
+        width: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the columns of one forward pass to a layer, and return all columns."""
-        if self.keys[layer] is not None:
-            keys = torch.cat([self.keys[layer], keys], dim=2)
-            values = torch.cat([self.values[layer], values], dim=2)
-        self.keys[layer], self.values[layer] = keys, values
-        return keys, values
+        """Put one token of each row at its place, and return the rows up to a width.
 
-    def get_seq_length(self, *_) -> int:
-        return 0 if self.keys[0] is None else self.keys[0].shape[2]
+        `places`: columns, (rows,). `keys`, `values`: (rows, heads, depth).
+        """
+        rows, count = torch.arange(len(places), device=places.device), len(places)
+        self.keys[layer][rows, :, :, places] = keys
+        self.values[layer][rows, :, places] = values
+        return self.keys[layer][:count, ..., :width], self.values[layer][:count, :, :width]
 
-    def add_column(self) -> None:
-        """Make room for one more token in every row: the next forward pass fills it."""
-        self.real = torch.nn.functional.pad(self.real, (0, 1), value=True)
-
-    def join(self, other: "KeyValueCache") -> None:
-        """Add another cache's rows below these; the narrower of the two is padded on its left."""
-        width = max(self.real.shape[1], other.real.shape[1])
-        self.real = torch.cat([widen(self.real, width, 1), widen(other.real, width, 1)])
-        for mine, new in ((self.keys, other.keys), (self.values, other.values)):
-            for layer, (one, two) in enumerate(zip(mine, new, strict=True)):
-                mine[layer] = torch.cat([widen(one, width, 2), widen(two, width, 2)])
-
-    def keep(self, rows: list[int]) -> None:
-        """Drop all other rows, and then the columns that are padding in every row."""
-        index = torch.tensor(rows, device=self.real.device)
-        self.real = self.real[index]
-        first = int(self.real.any(0).int().argmax())
-        self.real = self.real[:, first:]
-        for tensors in (self.keys, self.values):
-            for layer, tensor in enumerate(tensors):
-                tensors[layer] = tensor[index, :, first:]
+    def move(self, source: int, target: int) -> None:
+        """Let a row take the place of another that has ended."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target] = tensor[source]
 
 
-def widen(tensor: torch.Tensor, width: int, dimension: int) -> torch.Tensor:
-    """Pad a tensor with zeros at the beginning of a dimension, up to a width."""
-    missing = width - tensor.shape[dimension]
-    behind = [0, 0] * (tensor.dim() - 1 - dimension)
-    return torch.nn.functional.pad(tensor, [*behind, missing, 0]) if missing else tensor
+def rounded(columns: int) -> int:
+    """Return a number of whole vectors, so that no other row changes the order of a row's sums."""
+    return -(-columns // STEP) * STEP

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.command import UserError
-from toolkit.completions_api import Refusal
+from toolkit.completion_request import Refusal
 from toolkit.engine import Busy, Engine
 from toolkit.generator import Continuation
 from toolkit.log_history import read_log

@@ -1,5 +1,7 @@
-"""Serve the API and the page on one address until Ctrl-C; requests under way may finish."""
+"""Serve the API and the page on one address until Ctrl-C or SIGTERM; requests under way finish."""
 
+import contextlib
+import signal
 import socket
 
 from toolkit.command import UserError
@@ -33,4 +35,9 @@ def serve(
     app = completions_app(generators)
     add_page(app, app.state.engine, run, sampling)
     say(f"serving {' and '.join(generators)} at {address}/v1 ; page: {address} ; Ctrl-C ends")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on")).run(sockets=[listener])
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
+    # uvicorn answers both signals by finishing, and then sends them once more.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+    say("stopped; what was under way is finished")

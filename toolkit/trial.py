@@ -78,7 +78,8 @@ def run_trial(model: GPT2LMHeadModel, trial: Trial, label: str) -> Outcome:
     sums = score_pieces(
         model, trial.test, trial.collate, trial.pieces, trial.stride, trial.precision, label
     )
-    positions, generator = model.config.n_positions, Generator(model, trial.tokenizer)
+    positions = model.config.n_positions
+    generator = Generator(model, trial.tokenizer, trial.precision)
     sampling = shortened(SAMPLING, positions // 2)
     prompts = [
         prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
