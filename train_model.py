@@ -20,6 +20,7 @@ from load_gpt2 import read_gpt2
 from toolkit import gpt2
 from toolkit.checkpoints import find_checkpoint, step_of
 from toolkit.command import Interrupted, command
+from toolkit.files import remove
 from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.options import flag
 from toolkit.processes import is_first_process, told_by_first
@@ -74,6 +75,8 @@ def train_model(
         folder = step.folder("model")
         if run.record("configure_trainer")["options"]["lora_rank"]:
             copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
+        else:
+            remove(run.path / "adapter")  # of an earlier run with --lora_rank
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         step.results = {

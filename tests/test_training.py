@@ -17,6 +17,7 @@ from toolkit import preflight, trackers
 from toolkit.checkpoints import find_checkpoint
 from toolkit.command import UserError
 from toolkit.compute_rate import training_operations_per_token
+from toolkit.console import duration
 from toolkit.gpt2 import fresh_model, open_model
 from toolkit.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.run_directory import RunDirectory
@@ -108,6 +109,9 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
         torch.testing.assert_close(change, 2 * (up @ down).T, atol=1e-5, rtol=1e-4)
         assert change.abs().sum() > 0
     assert torch.equal(merged.transformer.wte.weight, base.transformer.wte.weight)
+    configure_trainer.main([*flags, "--max_steps", "1"])
+    train_model.main(flags)
+    assert not (path / "adapter").exists()  # it would not be that of model/
 
 
 def test_operations_per_token_follow_what_is_trained():
@@ -226,6 +230,11 @@ def test_a_full_disk_is_foreseen(run, monkeypatch, tmp_path):
 
 def test_the_time_left_counts_steps_and_validations():
     plan = {"steps": 100, "eval_steps": 20, "tokens_per_step": 300, "tokens_per_validation": 900}
+    assert [duration(s) for s in (59.6, 80, 5 * 3600 + 900)] == [
+        "1 min 0 s",
+        "1 min 20 s",
+        "5 h 15 min",
+    ]
     assert seconds_left(100, 2.0, plan) == 0
     assert seconds_left(90, 2.0, plan) == pytest.approx(2.0 * 10 + 1 * 2.0)
     assert seconds_left(0, 2.0, plan) == pytest.approx(2.0 * 100 + 5 * 2.0)

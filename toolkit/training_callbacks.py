@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from toolkit.command import UserError
-from toolkit.console import say
+from toolkit.console import duration, say
 from toolkit.processes import any_process
 from toolkit.training_plan import seconds_left
 
@@ -79,7 +79,7 @@ class Forecast(TrainerCallback):
         seconds = seconds_left(state.global_step, step_seconds, self.plan)
         if seconds >= 60:
             speed = self.plan["tokens_per_step"] / step_seconds
-            say(f"       {seconds / 60:,.0f} minutes to go at {speed:,.0f} tokens/s")
+            say(f"       {duration(seconds)} to go at {speed:,.0f} tokens/s")
 
 
 class StopWhenDiverged(TrainerCallback):
