@@ -1,5 +1,6 @@
 """From texts to documents to splits and blocks: nothing leaks, nothing is lost."""
 
+import copy
 import gzip
 import json
 import lzma
@@ -19,6 +20,7 @@ from load_gpt2 import read_gpt2
 from toolkit.corpus import Document, Reading, read_corpus
 from toolkit.corpus_tables import Columns
 from toolkit.documents import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
+from toolkit.gpt2 import open_tokenizer
 from toolkit.leakage import leak
 from toolkit.packing import Selection, choose_block_size, cut_tail, hold_out, pack
 from toolkit.run_directory import RunDirectory
@@ -191,6 +193,18 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
         assert "".join(pieces) == text
         (ids,), _ = encode([Document("x", text)], tokenizer)
     assert ids.tolist() == [*whole, tokenizer.eos_token_id]
+
+
+def test_a_tokenizer_saved_after_use_with_truncation_cuts_nothing(tokenizer, tmp_path):
+    """A saved tokenizer.json keeps how it was last called."""
+    used = copy.deepcopy(tokenizer)
+    used("one two three four", truncation=True, max_length=2)
+    used.save_pretrained(tmp_path)
+    assert '"max_length": 2' in (tmp_path / "tokenizer.json").read_text()
+    text = "The lamp was lit at four. " * 9
+    (ids,), _ = encode([Document("x", text)], open_tokenizer(tmp_path))
+    (whole,), _ = encode([Document("x", text)], tokenizer)
+    assert ids.tolist() == whole.tolist() and len(ids) > 20
 
 
 def test_the_account_of_tokenizing_adds_up(tokenizer, tmp_path):

@@ -24,6 +24,9 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{folder}: its tokenizer cannot be read ({first_line(error)})") from None
+    # Saved after use with truncation or padding, it would go on cutting and filling up texts.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"{folder}: its tokenizer has no end-of-text token, which ends every document"
