@@ -20,6 +20,7 @@ from toolkit import generator as generator_module
 from toolkit.batch import continue_all, continue_prompts
 from toolkit.byte_level_bpe import train_byte_level_bpe
 from toolkit.generator import Continuation, Generator
+from toolkit.key_value_cache import KeyValueCache
 from toolkit.sampling import Sampling
 from toolkit.text_stream import TextStream
 from toolkit.token_choice import choose, weigh
@@ -155,6 +156,34 @@ def test_a_row_alone_is_the_row_in_a_batch_in_either_precision(
 
 
 @pytest.mark.parametrize(
+    "extreme",
+    [
+        {"top_p": 1e-60},
+        {"temperature": 1e-5, "top_k": 0},
+        {"temperature": 100.0, "top_p": 1e-30, "top_k": 7},
+        {"min_p": 1.0, "top_p": 1e-10},
+        {"repetition_penalty": 100.0, "temperature": 1e-5},
+    ],
+)
+def test_extreme_settings_still_choose_a_token(extreme):
+    torch.manual_seed(1)
+    logits, draws = torch.randn(3, 50) * 20, [0.0, 0.5, 1 - 2**-32]
+    chosen = choose(logits, replace(BOLD, **extreme), [[1, 2]] * 3, draws)
+    assert all(0 <= token < 50 for token in chosen.tolist())
+    if extreme.get("top_p", 1) < 1e-6:
+        assert chosen.tolist() == logits.argmax(-1).tolist()
+
+
+def test_the_cache_keeps_within_its_limit_when_long_rows_follow_many_short_ones():
+    cache = KeyValueCache(1, 1, 2, torch.float32, torch.device("cpu"))
+    cache.make_room(64, 32, 64)
+    cache.keys[0][:3] = 7
+    cache.make_room(4, 1024, 16)
+    assert cache.values[0].shape == (16, 1, 1024, 2)
+    assert (cache.keys[0][:3, ..., :32] == 7).all() and not cache.keys[0][3:].any()
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {},
@@ -167,7 +196,7 @@ def test_a_row_alone_is_the_row_in_a_batch_in_either_precision(
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_decoder_computes_what_transformers_computes(changes, packed, monkeypatch):
     if not packed:
-        monkeypatch.setattr(decoder_module, "can_pack", lambda weight: False)
+        monkeypatch.setattr(decoder_module, "packing_works", lambda dtype: False)
     torch.manual_seed(3)
     shape = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 90}
     model = GPT2LMHeadModel(GPT2Config(**shape, **changes)).eval()

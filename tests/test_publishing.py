@@ -141,14 +141,15 @@ def edit_record(run: Path, step: str, part: str, **changes) -> None:
 
 
 def test_what_another_model_left_there_is_removed_in_the_same_commit(finished, here, capsys):
+    obsolete = ["adapter_config.json", "chat_template.jinja", "model.safetensors.index.json"]
+    obsolete += ["pytorch_model.bin", "vocab.json"]
     publish(RunDirectory(finished.path), "tale")
     repository = here.folder / "models/keeper/tale"
-    for name in ("pytorch_model.bin", "model.safetensors.index.json", "vocab.json", "notes.txt"):
+    for name in (*obsolete, "notes.txt"):
         (repository / name).write_text("{}")
     (repository / "config.json").write_text("{}")
     here.private["keeper/tale"] = False
     publish(RunDirectory(finished.path), "keeper/tale")
-    obsolete = ["model.safetensors.index.json", "pytorch_model.bin", "vocab.json"]
     assert here.commits[1] == {"added": ["config.json"], "deleted": obsolete}
     wanted = set(sent(finished.path / "model")) | {"README.md", "notes.txt"}
     assert set(sent(repository)) == wanted

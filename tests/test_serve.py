@@ -152,6 +152,12 @@ def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
         ({"prompt": "a " * 200}, 400, "the model's 64 positions"),
         ({"prompt": "a", "max_tokens": 0}, 400, "max_tokens: "),
         ({"prompt": "a", "temperature": -1}, 400, "temperature: "),
+        ({"prompt": "a", "temperature": 1e-40}, 400, "temperature: must be 0 or at least 1e-05"),
+        (
+            {"prompt": "half a character \ud800"},
+            400,
+            "the prompt is no text: half a character at 17",
+        ),
         ({"prompt": "a", "top_p": 0}, 400, "top_p: "),
         ({"prompt": "a", "n": 65}, 400, "above 64 choices"),
         ({"prompt": "a", "stop": ""}, 400, "stop: "),
@@ -268,6 +274,18 @@ def test_every_error_is_in_openais_shape(server):
         connection.close()
     with urllib.request.urlopen(f"{server.url}/health") as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize("host, status", [("localhost", 200), ("evil.example", 400)])
+def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(server, host, status):
+    for path in ("/", "/v1/models"):
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+        connection.request("GET", path, headers={"Host": f"{host}:8000"})
+        assert connection.getresponse().status == status
+        connection.close()
+    connection.request("POST", "/v1/completions", json.dumps({"model": "tuned", "prompt": "a"}))
+    assert connection.getresponse().status == 400  # a foreign page may send what is not called JSON
+    connection.close()
 
 
 def test_a_body_of_unsaid_length_is_read_and_limited(server):

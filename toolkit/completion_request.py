@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from toolkit.sampling import Sampling
+from toolkit.sampling import LEAST_TEMPERATURE, Sampling
 
 MOST_CHOICES = 64  # prompts x n of a request
 PROMPT = "must be text, token ids, or a list of one of these, and not empty"
@@ -92,6 +92,8 @@ class CompletionRequest(BaseModel):
 
     @model_validator(mode="after")
     def fits_together(self) -> "CompletionRequest":
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"temperature: must be 0 or at least {LEAST_TEMPERATURE:g}")
         if self.best_of not in (1, self.n):
             raise ValueError("best_of: other than n is not supported; leave it out")
         if not self.max_tokens and not self.echo:

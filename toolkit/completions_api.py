@@ -16,7 +16,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from toolkit.command import UserError
 from toolkit.completion_choice import Choice
 from toolkit.completion_request import CompletionRequest, Refusal
 from toolkit.engine import Busy, Engine
@@ -25,8 +27,12 @@ from toolkit.request_body import LimitedBody
 from toolkit.sampling import encode
 
 
-def completions_app(generators: dict[str, Generator]) -> FastAPI:
-    """Return the app. `generators`: by the model's name, as clients say it."""
+def completions_app(generators: dict[str, Generator], hosts: list[str] | None = None) -> FastAPI:
+    """Return the app. `generators`: by the model's name, as clients say it.
+
+    `hosts`: names that it answers to; None: to any. A name of somebody else's that leads to a
+    loopback address (DNS rebinding) would let a web page read what only this machine may.
+    """
     engine = Engine(generators)
 
     @contextlib.asynccontextmanager
@@ -38,7 +44,16 @@ def completions_app(generators: dict[str, Generator]) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
     app.add_middleware(LimitedBody)
-    for kind in (Refusal, Busy, RequestValidationError, HTTPException, Exception):
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    for kind in (
+        Refusal,
+        UserError,
+        Busy,
+        RequestValidationError,
+        HTTPException,
+        Exception,
+    ):
         app.add_exception_handler(kind, answer_error)
     common = {"object": "model", "created": int(time.time()), "owned_by": "this machine"}
 
@@ -59,6 +74,8 @@ def completions_app(generators: dict[str, Generator]) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, str]:
+        if not engine.thread.is_alive():
+            raise Refusal("the generating thread has ended", 503)
         return {"status": "ok"}
 
     @app.post("/v1/completions")
@@ -88,7 +105,8 @@ def rows_of(
 ) -> list[Continuation]:
     """Return a continuation for each choice.
 
-    Each puts (its number, text, number of tokens, why it has ended) into `answers` as it goes.
+    Each puts (its number, length of its text, number of tokens, why it has ended) into `answers` as
+    it goes.
     """
     sampling, rows = asked.sampling(), []
     loop = asyncio.get_running_loop()
@@ -98,7 +116,7 @@ def rows_of(
         for sample in range(asked.n):
 
             def progress(row: Continuation, number: int = len(rows)) -> None:
-                state = (number, row.text, len(row.new), row.finish)
+                state = (number, len(row.text), len(row.new), row.finish)
                 with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
                     loop.call_soon_threadsafe(answers.put_nowait, state)
 
@@ -184,8 +202,8 @@ async def stream_events(
     try:
         rows = [choice.row for choice in choices]
         async with contextlib.aclosing(follow(rows, answers)) as states:
-            async for number, *state in states:
-                if part := choices[number].next(*state):
+            async for number, length, *state in states:
+                if part := choices[number].next(rows[number].text[:length], *state):
                     yield event({**head, "choices": [part]})
         if counts:
             yield event({**head, "choices": [], "usage": usage(choices, asked.n)})
@@ -210,6 +228,8 @@ async def answer_error(_: Request, error: Exception) -> JSONResponse:
     match error:
         case Refusal():
             refusal = error
+        case UserError():
+            refusal = Refusal(str(error))
         case Busy():
             refusal = Refusal(str(error), 503, "server_busy")
         case RequestValidationError():

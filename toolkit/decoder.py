@@ -7,7 +7,7 @@ it once. oneDNN's sums, moreover, do not depend on the number of rows.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
@@ -117,7 +117,7 @@ def layer(
     """Return x -> x weight^T + bias, or its GELU, for a weight (out, in) and x (rows, in)."""
     weight = weight.detach().to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
-    if not can_pack(weight):
+    if weight.device.type != "cpu" or not packing_works(dtype):
         after = partial(gelu, approximate="tanh") if with_gelu else torch.nn.Identity()
         return lambda x: after(linear(x, weight, bias))
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
@@ -130,11 +130,16 @@ def layer(
     return multiply
 
 
-def can_pack(weight: torch.Tensor) -> bool:
-    """Tell whether oneDNN is there for this weight: the operators that torch.compile uses."""
-    operators = torch.ops.mkldnn
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+@cache
+def packing_works(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN's operators are there and give what `linear` gives.
+
+    They are those that torch.compile uses, and private: another release may have them otherwise.
+    """
+    weight, rows = torch.eye(16, dtype=dtype), torch.arange(32.0).view(2, 16).to(dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+        found = torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], "")
+        return torch.equal(found, rows)
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
-    if weight.dtype == torch.bfloat16 and not operators._is_mkldnn_bf16_supported():
-        return False
-    return hasattr(operators, "_reorder_linear_weight") and hasattr(operators, "_linear_pointwise")

@@ -1,5 +1,6 @@
 """One thread that generates for everybody who asks: clients of the API, people at the page."""
 
+import logging
 import threading
 
 from toolkit.generator import Continuation, Generator
@@ -39,7 +40,10 @@ class Engine:
                 try:
                     generator.step()
                 except Exception:  # a row must not wait for ever on our own defect
-                    for row in generator.drop_all():
+                    logging.getLogger(__name__).exception("generation failed")
+                    with self.changed:
+                        dropped = generator.drop_all()
+                    for row in dropped:
                         row.finish = "error"
                         if row.progress:
                             row.progress(row)

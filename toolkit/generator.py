@@ -19,7 +19,7 @@ from toolkit.text_stream import TextStream
 from toolkit.token_choice import choose
 
 MOST_ROWS = 64
-MOST_CELLS = 16_384  # rows x columns of the cache: 1.2 GB for GPT-2 in float32
+MOST_CACHE_BYTES = 12 * 10**8  # GPT-2 in float32: 16 rows of 1,024 tokens
 MOST_READ = 2048  # tokens of prompts between two tokens of the rows that are there
 DRAWS = 2**32  # a random number is one of so many
 
@@ -105,6 +105,12 @@ class Generator:
         if joining := self.admit():
             self.read_prompts(joining)
 
+    def most_rows(self, columns: int) -> int:
+        """Return how many rows the cache may have if it has so many columns."""
+        config = self.model.config
+        bytes_a_row = 2 * config.n_layer * config.n_embd * self.decoder.dtype.itemsize * columns
+        return max(1, min(MOST_ROWS, MOST_CACHE_BYTES // bytes_a_row))
+
     def drop_all(self) -> list[Continuation]:
         """Forget everything under way and waiting, and return it."""
         dropped = [*self.rows, *(row for request in self.waiting for row in request)]
@@ -123,7 +129,7 @@ class Generator:
                 conclude(request.popleft(), "length")
             else:
                 there, wide = self.rows + joining, max(columns, request[0].columns)
-                free = most_rows(wide) - len(there)
+                free = self.most_rows(wide) - len(there)
                 read = sum(len(row.prompt) for row in [*joining, request[0]])
                 # Nobody overtakes it: else one that needs much would never join.
                 if free < 1 or (joining and read > MOST_READ):
@@ -144,7 +150,7 @@ class Generator:
         first = len(self.rows)
         self.rows += joining
         columns = max(row.columns for row in self.rows)
-        self.cache.make_room(len(self.rows), columns, most_rows(columns))
+        self.cache.make_room(len(self.rows), columns, self.most_rows(columns))
         logits = []
         for number, row in enumerate(joining, start=first):
             hidden = self.decoder.read(row.prompt, self.cache, number)
@@ -155,9 +161,11 @@ class Generator:
 
     def describe_prompt(self, row: Continuation, hidden: torch.Tensor) -> None:
         row.prompt_logprobs.append(None)  # nothing foretells the first
-        for state, token in zip(hidden, row.prompt[1:], strict=False):
-            logits = self.decoder.logits(state[None])[0, : len(self.tokenizer)]
-            row.prompt_logprobs.append(describe(logits, token, row.likeliest))
+        following = torch.tensor(row.prompt[1:])
+        for states, tokens in zip(hidden[:-1].split(64), following.split(64), strict=True):
+            logits = self.decoder.logits(states)[:, : len(self.tokenizer)]
+            for scores, token in zip(logits, tokens.tolist(), strict=True):
+                row.prompt_logprobs.append(describe(scores, token, row.likeliest))
 
     def advance(self) -> None:
         """Run the newest token of every row through the model."""
@@ -217,11 +225,6 @@ class Generator:
             conclude(row, "length")
         elif row.progress:
             row.progress(row)
-
-
-def most_rows(columns: int) -> int:
-    """Return how many rows the cache may have if it has so many columns."""
-    return max(1, min(MOST_ROWS, MOST_CELLS // columns))
 
 
 def conclude(row: Continuation, finish: str) -> None:

@@ -20,11 +20,15 @@ class KeyValueCache:
         self.values = [torch.zeros(0, heads, 0, depth, **like) for _ in range(layers)]
 
     def make_room(self, rows: int, columns: int, most_rows: int) -> None:
-        """Have at least so many rows and columns, with what is in them. Rows double, to a most."""
+        """Have at least so many rows and columns, with what is in them.
+
+        Rows double, up to the most there may be of so many columns.
+        """
         had_rows, heads, had_columns, depth = self.values[0].shape
         if rows <= had_rows and columns <= had_columns:
             return
-        rows = min(max(rows, 2 * had_rows), most_rows) if rows > had_rows else had_rows
+        wanted = 2 * had_rows if rows > had_rows else had_rows
+        rows = max(rows, min(wanted, most_rows))
         columns = rounded(columns)
         width = min(columns, had_columns)
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):

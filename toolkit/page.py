@@ -32,6 +32,7 @@ from toolkit.sampling import Sampling, encode, require_possible
 from toolkit.trial import shortened
 
 HERE = Path(__file__).parent
+MOST_PROMPTS = 9  # of the run's, to choose from
 LIKELIEST = 5  # tokens shown in the place of each
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -124,7 +125,7 @@ def rows_of(
 
         def progress(row: Continuation, name: str = name) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
-                state = (name, row.text, len(row.new), row.finish)
+                state = (name, len(row.text), len(row.new), row.finish)
                 loop.call_soon_threadsafe(answers.put_nowait, state)
 
         rows[name] = Continuation(ids, sampling, asked.seed, likeliest=LIKELIEST, progress=progress)
@@ -143,14 +144,15 @@ async def pieces(
     open_rows = len(rows)
     try:
         while open_rows:
-            name, text, count, finish = await answers.get()
+            name, length, count, finish = await answers.get()
             open_rows -= finish is not None
             characters, tokens = told[name]
-            event = {"model": name, "text": text[characters:], "finish": finish, "tokens": count}
-            if event["text"]:
-                told[name] = (len(text), count)
-                event |= explain(rows[name], slice(tokens, count), event["text"], tokenizer)
-            if event["text"] or finish:
+            piece = rows[name].text[characters:length]
+            event = {"model": name, "text": piece, "finish": finish, "tokens": count}
+            if piece:
+                told[name] = (length, count)
+                event |= explain(rows[name], slice(tokens, count), piece, tokenizer)
+            if piece or finish:
                 yield json.dumps(event) + "\n"
     finally:
         cancel(rows)
@@ -194,9 +196,9 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
     values = dataclasses.asdict(sampling) | {"seed": run.seed}
     return {
         "title": title_of(records),
-        "run": str(run.path),
+        "run": run.path.name,
         "has_report": no_report is None,
-        "prompts": [sample["prompt"] for sample in samples],
+        "prompts": [sample["prompt"] for sample in samples[:MOST_PROMPTS]],
         "controls": [
             {"name": name, "title": title, "step": step, "least": least, "value": values[name]}
             for name, (title, step, least) in CONTROLS.items()

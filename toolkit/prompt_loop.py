@@ -77,11 +77,12 @@ class PromptLoop:
             say(f"(the first {cut} tokens of the prompt do not fit the context and are left out)")
         for _ in range(self.sampling.num_samples):
             row = Continuation(ids, self.sampling, self.seed, progress=Printer())
+            self.seed += 1
             try:
                 generator.finish_all([row])
             except KeyboardInterrupt:
                 generator.drop_all()
-            self.seed += 1
+                return say()
             say()
 
 

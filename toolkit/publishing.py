@@ -16,7 +16,9 @@ from toolkit.model_card import model_card
 from toolkit.records import Records
 
 FLAG = "--push_to_hub"
-LOADED = [*WANTED, *TOKENIZER_FILES, "*.bin", "*.bin.index.json"]  # what libraries open as a model
+# What libraries open as a model, or as something that belongs to it.
+LOADED = [*WANTED, *TOKENIZER_FILES, "*.bin", "*.bin.index.json"]
+LOADED += ["adapter_config.json", "chat_template.jinja"]
 SAYS = {
     401: "the Hub does not accept the token; log in anew: hf auth login",
     403: "the token may not write there; check the owner's name and the token's rights",

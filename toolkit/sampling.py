@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.command import UserError
 
+LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -47,6 +49,11 @@ def require_possible(settings: Any, prefix: str = "") -> None:
         if not least <= value <= most:
             bound = f"at least {least}" if not value >= least else f"at most {most}"
             raise ValueError(f"{prefix}{name} must be {bound}, got {value}")
+    if 0 < settings.temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"{prefix}temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}, "
+            f"got {settings.temperature}"
+        )
     if not 0 < settings.top_p <= 1:
         raise ValueError(f"{prefix}top_p must lie above 0 and up to 1, got {settings.top_p}")
     if not all(settings.stop or ()):
@@ -67,6 +74,10 @@ def prompt_ids(
 
 def encode(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Return the prompt's token ids; end-of-text, which comes before a document, if it is empty."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt is no text: half a character at {error.start}") from None
     ids = tokenizer.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
     return ids or [tokenizer.eos_token_id]
 

@@ -10,6 +10,8 @@ from toolkit.generator import Generator
 from toolkit.run_directory import RunDirectory
 from toolkit.sampling import Sampling
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 def serve(
     generators: dict[str, Generator], run: RunDirectory, sampling: Sampling, host: str, port: int
@@ -32,12 +34,13 @@ def serve(
     except OSError as error:
         raise UserError(f"--port {port} on --host {host}: {error.strerror or error}") from None
     address = f"http://{host}:{listener.getsockname()[1]}"
-    app = completions_app(generators)
+    app = completions_app(generators, [host, *LOOPBACK] if host in LOOPBACK else None)
     add_page(app, app.state.engine, run, sampling)
     say(f"serving {' and '.join(generators)} at {address}/v1 ; page: {address} ; Ctrl-C ends")
     config = uvicorn.Config(app, log_level="warning", lifespan="on")
     # uvicorn answers both signals by finishing, and then sends them once more.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-    say("stopped; what was under way is finished")
+        server.run(sockets=[listener])
+    say("stopped" if server.force_exit else "stopped; what was under way is finished")

@@ -21,8 +21,10 @@ def choose(
     if sampling.temperature == 0:
         return logits.argmax(-1)
     weights, tokens = weigh(logits, sampling)
+    if weights.device.type == "mps":  # it has no float64
+        weights, tokens = weights.cpu(), tokens.cpu()
     totals = weights.cumsum(-1, dtype=torch.float64)
-    point = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] * totals[:, -1:]
+    point = torch.tensor(draws, dtype=torch.float64, device=totals.device)[:, None] * totals[:, -1:]
     found = torch.searchsorted(totals, point, right=True)
     return tokens.expand_as(weights).gather(-1, found)[:, 0]
 
@@ -38,7 +40,9 @@ def weigh(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch
         tokens = torch.arange(scaled.shape[-1], device=logits.device)
     weights = scaled.softmax(-1)
     if sampling.top_p < 1:  # sorted by now: cut what begins where the share is reached
-        weights = weights.masked_fill(weights.cumsum(-1) - weights >= sampling.top_p, 0)
+        cut = weights.cumsum(-1) - weights >= sampling.top_p
+        cut[:, 0] = False  # a tiny share is none in float32, and one token must remain
+        weights = weights.masked_fill(cut, 0)
     if sampling.min_p:
         likeliest = weights.amax(-1, keepdim=True)
         weights = weights.masked_fill(weights < sampling.min_p * likeliest, 0)
