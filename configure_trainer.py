@@ -32,10 +32,12 @@ from toolkit.training_plan import plan_training
 from toolkit.training_stream import follow_stream
 from train_test_split import Splits, read_splits
 
-# What suits a pretrained model, its adapters, and a model that starts from nothing.
+# What suits a pretrained model, a small one, adapters, and a model that starts from nothing.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
+FINE_TUNING_SMALL = {"num_train_epochs": 4.0, "learning_rate": 2e-4}
 ADAPTERS = {"num_train_epochs": 3.0, "learning_rate": 5e-4}
 FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
+SMALL = 20_000_000  # parameters up to which a model is small
 EFFECTIVE_BATCH = 4  # blocks of a step, for each of --gradient_accumulation_steps, under auto
 
 
@@ -44,7 +46,7 @@ class TrainerOptions:
     """step 6, configure_trainer"""
 
     num_train_epochs: float | None = flag(
-        None, "passes over the training blocks (default: 3; from scratch: 8)"
+        None, "passes over the training blocks (default: 3; small models: 4; from scratch: 8)"
     )
     max_steps: int | None = flag(None, "optimizer steps, instead of epochs")
     per_device_train_batch_size: int | Literal["auto"] = flag(
@@ -52,7 +54,9 @@ class TrainerOptions:
     )
     gradient_accumulation_steps: int = flag(1, "micro-batches an optimizer step")
     learning_rate: float | Literal["auto"] | None = flag(
-        None, "peak; auto: a few short trials (default: 5e-5; LoRA: 5e-4; from scratch: 1e-3)"
+        None,
+        "peak; auto: short trials (default: 5e-5; small models: 2e-4; LoRA: 5e-4; from "
+        "scratch: 1e-3)",
     )
     warmup_steps: float = flag(0.05, "steps of linear warmup; below 1: a share of all steps")
     lr_scheduler_type: str = flag("cosine", "linear, cosine, constant, ...")
@@ -152,8 +156,7 @@ def make_plan(
     model: torch.nn.Module, options: TrainerOptions, run: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what training will do, every choice made, and what it will need on this machine."""
-    from_scratch = run.results("load_gpt2")["from_scratch"]
-    usual = FROM_SCRATCH if from_scratch else ADAPTERS if options.lora_rank else FINE_TUNING
+    usual = usual_values(run.results("load_gpt2"), options)
     split = run.results("train_test_split")
     block_size = split["block_size"]
     need = preflight.memory_need(model, block_size, run.precision)
@@ -181,6 +184,14 @@ def make_plan(
         "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
     }
     return plan, measured
+
+
+def usual_values(loaded: dict[str, Any], options: TrainerOptions) -> dict[str, float]:
+    if loaded["from_scratch"]:
+        return FROM_SCRATCH
+    if options.lora_rank:
+        return ADAPTERS
+    return FINE_TUNING_SMALL if loaded["parameters"] <= SMALL else FINE_TUNING
 
 
 def pick_learning_rate(

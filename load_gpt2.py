@@ -32,7 +32,7 @@ class LoadOptions:
     model: str = flag(
         "auto",
         "Hub id (gpt2, distilgpt2, gpt2-medium, owner/name), local folder, or auto: gpt2 if it is "
-        "cached or the Hub answers, else a small model from scratch",
+        "cached or the Hub answers, else the small one in data/gpt2-mini",
     )
     model_revision: str | None = flag(None, "branch, tag or commit on the Hub")
     from_scratch: bool = flag(False, "random weights in a fresh GPT2Config")
@@ -88,6 +88,8 @@ class LoadOptions:
         return {name: getattr(self, name) or default for name, default in SMALL.items()}
 
     def files_read(self) -> list[Path]:
+        if self.model == "auto" and not self.from_scratch:
+            return [hub.bundled_folder()]
         if Path(self.model).is_dir():
             return [Path(self.model)]
         return named_paths(self.tokenizer_corpus or [])
@@ -99,31 +101,24 @@ def load_gpt2(
     """Return the model (float32, on the CPU) and its tokenizer."""
     with run.step(__file__, options, after="import_modules") as step:
         if options.from_scratch:
-            folder, reason = None, "from scratch, as asked"
-        else:
-            folder, reason = hub.find_model(options.model, options.model_revision)
-        if folder is None:
+            name, reason = "new model", "from scratch, as asked"
             model, tokenizer = make_model(options)
-            base = step.folder("base_model")
-            model.save_pretrained(base)
-            tokenizer.save_pretrained(base)
-            model, tokenizer = open_model(
-                base, "base_model"
-            )  # as every later process will see them
-            name = "new model"
+            folder = step.folder("base_model")
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
         else:
-            model, tokenizer = open_model(folder, options.model)
-            name = options.model if options.model != "auto" else "gpt2"
+            name, folder, reason = hub.find_model(options.model, options.model_revision)
+        model, tokenizer = open_model(folder, name)  # as every later process will see them
         config = model.config
         step.results = {
             "model": name,
-            "from_scratch": folder is None,
-            "revision": hub.revision_of(folder) if folder else None,
+            "from_scratch": options.from_scratch,
+            "revision": hub.revision_of(folder),
             "parameters": model.num_parameters(),
             "tokenizer_entries": len(tokenizer),
             **{key: getattr(config, key) for key in SMALL},
         }
-        step.measured = {"folder": str(folder.resolve()) if folder else None}
+        step.measured = {"folder": None if options.from_scratch else str(folder.resolve())}
         step.summary = (
             f"{name}: {model.num_parameters():,} parameters "
             f"({config.n_layer} blocks, {config.n_embd} wide, {config.n_positions} positions), "
@@ -140,9 +135,9 @@ def read_gpt2(run: RunDirectory) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFa
     if results["from_scratch"]:
         return open_model(run.path / "base_model", "base_model")
     folder = Path(record["measured"]["folder"])
-    if (
-        not folder.is_dir()
-    ):  # the cache was emptied, or the run was copied here: the same commit again
+    if results["model"] == hub.BUNDLED:
+        folder = hub.bundled_folder()
+    elif not folder.is_dir():  # the cache was emptied, or the run was copied here
         folder = hub.fetch_folder(results["model"], results["revision"])
     return open_model(folder, results["model"])
 

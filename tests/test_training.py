@@ -114,6 +114,20 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
     assert not (path / "adapter").exists()  # it would not be that of model/
 
 
+@pytest.mark.parametrize(
+    "parameters, from_scratch, flags, usual",
+    [
+        (124_439_808, False, {}, configure_trainer.FINE_TUNING),
+        (6_112_000, False, {}, configure_trainer.FINE_TUNING_SMALL),
+        (6_112_000, True, {}, configure_trainer.FROM_SCRATCH),
+        (124_439_808, False, {"lora_rank": 8}, configure_trainer.ADAPTERS),
+    ],
+)
+def test_what_is_usual_depends_on_what_is_trained(parameters, from_scratch, flags, usual):
+    loaded = {"parameters": parameters, "from_scratch": from_scratch}
+    assert configure_trainer.usual_values(loaded, TrainerOptions(**flags)) == usual
+
+
 def test_operations_per_token_follow_what_is_trained():
     width, time = SHAPE["n_embd"], SHAPE["n_positions"]
     block, head = 12 * width**2, SHAPE["vocab_size"] * width

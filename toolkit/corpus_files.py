@@ -13,8 +13,8 @@ from pathlib import Path
 import zstandard
 
 from toolkit.command import UserError
+from toolkit.files import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent
 TABLES = {  # suffix -> the datasets library's builder for it
     ".jsonl": "json",
     ".json": "json",

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parent.parent
 END_BYTES = 1 << 12
 
 

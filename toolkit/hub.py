@@ -15,7 +15,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, validate_repo_id
 
 from toolkit.command import UserError, first_line
+from toolkit.files import PROJECT
 
+BUNDLED = "data/gpt2-mini"  # where gpt2 cannot be had
 ANSWER_SECONDS = 4.0
 WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
@@ -104,23 +106,29 @@ def fetch_folder(
         ) from None
 
 
-def find_model(model: str, revision: str | None) -> tuple[Path | None, str]:
-    """Return the folder of `--model` (auto, a folder, a Hub id) and why it is that one.
+def find_model(model: str, revision: str | None) -> tuple[str, Path, str]:
+    """Return name and folder of `--model` (auto, a folder, a Hub id), and why it is that one.
 
-    The folder is None where auto finds no pretrained model. Raises UserError where a named model
-    cannot be had: it is never silently replaced.
+    Raises UserError where a named model cannot be had: it is never silently replaced.
     """
-    if model == "auto":
-        if folder := cached_folder("gpt2", revision):
-            return folder, "auto: gpt2 is in the cache"
-        if not hub_answers():
-            return None, "auto: gpt2 is not cached and the Hub does not answer, so a small one"
-        try:
-            return fetch_folder("gpt2", revision), "auto: gpt2 from the Hub"
-        except UserError as error:
-            return None, f"auto: gpt2 cannot be had ({error}), so a small one"
-    folder = find_folder(model, revision)
-    return folder, "from the Hub" if revision_of(folder) else "from this folder"
+    if model != "auto":
+        folder = find_folder(model, revision)
+        return model, folder, "from the Hub" if revision_of(folder) else "from this folder"
+    if folder := cached_folder("gpt2", revision):
+        return "gpt2", folder, "auto: gpt2 is in the cache"
+    try:
+        if hub_answers():
+            return "gpt2", fetch_folder("gpt2", revision), "auto: gpt2 from the Hub"
+        lacking = "gpt2 is not cached and the Hub does not answer"
+    except UserError as error:
+        lacking = f"gpt2 cannot be had ({error})"
+    if revision:
+        raise UserError(f"--model_revision {revision}: {lacking}")
+    return BUNDLED, bundled_folder(), f"auto: {lacking}, so the bundled one"
+
+
+def bundled_folder() -> Path:
+    return PROJECT / BUNDLED
 
 
 def find_folder(

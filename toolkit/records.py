@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolkit.command import UserError
-from toolkit.files import files_in, sha256_of, sha256_of_ends, size_of
+from toolkit.files import PROJECT, files_in, sha256_of, sha256_of_ends, size_of
 from toolkit.options import as_command, as_record
 
-PROJECT = Path(__file__).resolve().parent.parent
 STEPS = (
     "install_libraries",
     "import_modules",
