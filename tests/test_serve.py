@@ -313,7 +313,8 @@ def test_a_client_that_leaves_takes_its_rows_along(finished, stream):
     application = completions_app({"tuned": generator})
     served = uvicorn.Server(uvicorn.Config(application, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=served.run, args=([listener],), daemon=True).start()
+        thread = threading.Thread(target=served.run, args=([listener],), daemon=True)
+        thread.start()
         address = "{}:{}".format(*listener.getsockname())
         connection = http.client.HTTPConnection(address)
         ask = {"model": "tuned", "prompt": "a", "max_tokens": 50, "n": 4, "stream": stream}
@@ -328,10 +329,11 @@ def test_a_client_that_leaves_takes_its_rows_along(finished, stream):
             assert all(row.cancelled and len(row.new) < 25 for row in rows)
         finally:
             served.should_exit = True
+            thread.join()  # before its socket is closed
 
 
 def until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
