@@ -21,7 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from toolkit.command import UserError
 from toolkit.completion_choice import Choice
 from toolkit.completion_request import CompletionRequest, Refusal
-from toolkit.engine import Busy, Engine
+from toolkit.engine import Busy, Engine, reporting_to
 from toolkit.generator import Continuation, Generator
 from toolkit.request_body import LimitedBody
 from toolkit.sampling import encode
@@ -103,23 +103,13 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
 def rows_of(
     asked: CompletionRequest, generator: Generator, answers: asyncio.Queue
 ) -> list[Continuation]:
-    """Return a continuation for each choice.
-
-    Each puts (its number, length of its text, number of tokens, why it has ended) into `answers` as
-    it goes.
-    """
+    """Return a continuation for each choice, which reports to `answers` under its number."""
     sampling, rows = asked.sampling(), []
-    loop = asyncio.get_running_loop()
     for prompt in asked.prompt:
         ids = prompt_tokens(prompt, asked.max_tokens, generator)
         drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64
         for sample in range(asked.n):
-
-            def progress(row: Continuation, number: int = len(rows)) -> None:
-                state = (number, len(row.text), len(row.new), row.finish)
-                with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
-                    loop.call_soon_threadsafe(answers.put_nowait, state)
-
+            progress = reporting_to(answers, len(rows))
             prompt_too = asked.echo and asked.logprobs is not None
             rows.append(
                 Continuation(
@@ -146,7 +136,7 @@ def prompt_tokens(prompt: str | list[int], most: int, generator: Generator) -> l
 
 
 async def follow(rows: list[Continuation], answers: asyncio.Queue) -> AsyncIterator[tuple]:
-    """Yield what `rows_of` says of each row until all have ended.
+    """Yield what the rows report until all have ended.
 
     A listener who leaves early cancels what is not done.
     """

@@ -1,7 +1,10 @@
 """One thread that generates for everybody who asks: clients of the API, people at the page."""
 
+import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Callable
 
 from toolkit.generator import Continuation, Generator
 
@@ -10,6 +13,21 @@ MOST_WAITING = 1024  # continuations, of all requests
 
 class Busy(Exception):
     """Too many continuations are waiting, or the engine is closing."""
+
+
+def reporting_to(answers: asyncio.Queue, key: int | str) -> Callable[[Continuation], None]:
+    """Return a `progress` that tells this event loop what a continuation has become.
+
+    It puts (key, length of its text, number of tokens, why it has ended) into `answers`.
+    """
+    loop = asyncio.get_running_loop()
+
+    def progress(row: Continuation) -> None:
+        state = (key, len(row.text), len(row.new), row.finish)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
+            loop.call_soon_threadsafe(answers.put_nowait, state)
+
+    return progress
 
 
 class Engine:

@@ -199,7 +199,9 @@ class Generator:
             groups.setdefault(row.sampling, []).append(number)
         chosen = [0] * len(rows)
         for sampling, numbers in groups.items():
-            seen = [rows[number].prompt + rows[number].new for number in numbers]
+            seen = []
+            if sampling.repetition_penalty != 1:  # else nobody asks, and it grows with every token
+                seen = [rows[number].prompt + rows[number].new for number in numbers]
             draws = [int(rows[number].random.integers(DRAWS)) / DRAWS for number in numbers]
             part = logits if len(numbers) == len(rows) else logits[numbers]
             for number, token in zip(

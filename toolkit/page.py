@@ -5,7 +5,6 @@ shows no alternatives to a token. The page's policy forbids the browser to ask a
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import math
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.command import UserError
 from toolkit.completion_request import Refusal
-from toolkit.engine import Busy, Engine
+from toolkit.engine import Busy, Engine, reporting_to
 from toolkit.generator import Continuation
 from toolkit.log_history import read_log
 from toolkit.metrics_table import table_of
@@ -99,7 +98,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
 def rows_of(
     asked: Asked, sampling: Sampling, engine: Engine, answers: asyncio.Queue
 ) -> dict[str, Continuation]:
-    """Return a continuation for each model; each puts what it has become in `answers`."""
+    """Return a continuation for each model; each reports to `answers` under its name."""
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
     if not 0 <= asked.seed < 2**32:
@@ -110,7 +109,7 @@ def rows_of(
         require_possible(sampling)
     except ValueError as error:
         raise Refusal(str(error)) from None
-    loop, rows = asyncio.get_running_loop(), {}
+    rows = {}
     for name, generator in engine.generators.items():
         ids = encode(asked.prompt, generator.tokenizer)
         positions = generator.model.config.n_positions
@@ -122,12 +121,7 @@ def rows_of(
                 f"max_new_tokens must be at most {room} after this prompt of {len(ids)} tokens, "
                 f"got {most}"
             )
-
-        def progress(row: Continuation, name: str = name) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
-                state = (name, len(row.text), len(row.new), row.finish)
-                loop.call_soon_threadsafe(answers.put_nowait, state)
-
+        progress = reporting_to(answers, name)
         rows[name] = Continuation(ids, sampling, asked.seed, likeliest=LIKELIEST, progress=progress)
     return rows
 

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolkit.leakage import WINDOW
-from toolkit.metrics_table import table_of
+from toolkit.metrics_table import TITLES, table_of
 from toolkit.options import as_command
 from toolkit.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.records import STEPS, Records
@@ -123,8 +123,7 @@ def copying_rows(metrics: dict[str, Any], models: list[str]) -> list[dict[str, A
 def rouge_table(rouge: dict[str, Any] | None) -> dict[str, Any] | None:
     if rouge is None:
         return None
-    columns = {"base": "before", "tuned": "after", "difference": "gain"}
-    columns = {name: title for name, title in columns.items() if name in rouge}
+    columns = {name: title for name, title in TITLES.items() if name in rouge}
     rows = []
     for kind, title in KINDS.items():
         cells = []

@@ -14,7 +14,8 @@ def choose(
 ) -> torch.Tensor:
     """Return a token id for each row of `logits` (rows, vocabulary), float32.
 
-    `seen`: each row's prompt and new tokens. `draws`: a number in [0, 1) a row, which decides.
+    `seen`: each row's prompt and new tokens; only a repetition penalty asks for them. `draws`: a
+    number in [0, 1) a row, which decides.
     """
     if sampling.repetition_penalty != 1:
         logits = penalize(logits, seen, sampling.repetition_penalty)
