@@ -25,10 +25,10 @@ from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.options import flag
 from toolkit.processes import is_first_process, told_by_first
 from toolkit.run_directory import RunDirectory
+from toolkit.stream_position import describe_stream, resume_stream, stream_results
 from toolkit.trainable import copy_adapter, open_checkpoint
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_plan import tokens_after, verdict
-from toolkit.training_stream import describe_stream, resume_stream, stream_results
 
 
 @dataclass
