@@ -21,15 +21,15 @@ from toolkit import preflight
 from toolkit.command import UserError, command
 from toolkit.compute_rate import training_operations_per_token
 from toolkit.learning_rate_trials import best_rate, trial_steps, try_learning_rates
-from toolkit.options import build, flag, require_above
+from toolkit.options import build, flag, require_ranges
 from toolkit.processes import take_own_card
 from toolkit.run_directory import RunDirectory
+from toolkit.stream_position import follow_stream
 from toolkit.trackers import prepare_tracker
 from toolkit.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import training_arguments
 from toolkit.training_plan import plan_training
-from toolkit.training_stream import follow_stream
 from train_test_split import Splits, read_splits
 
 # What suits a pretrained model, a small one, adapters, and a model that starts from nothing.
@@ -46,35 +46,46 @@ class TrainerOptions:
     """step 6, configure_trainer"""
 
     num_train_epochs: float | None = flag(
-        None, "passes over the training blocks (default: 3; small models: 4; from scratch: 8)"
+        None,
+        "passes over the training blocks (default: 3; small models: 4; from scratch: 8)",
+        above=0,
     )
-    max_steps: int | None = flag(None, "optimizer steps, instead of epochs")
+    max_steps: int | None = flag(None, "optimizer steps, instead of epochs", above=0)
     per_device_train_batch_size: int | Literal["auto"] = flag(
-        4, "blocks a micro-batch; auto: as many as fit into memory, the effective batch kept at 4"
+        4,
+        "blocks a micro-batch; auto: as many as fit into memory, the effective batch kept at 4",
+        above=0,
     )
-    gradient_accumulation_steps: int = flag(1, "micro-batches an optimizer step")
+    gradient_accumulation_steps: int = flag(1, "micro-batches an optimizer step", above=0)
     learning_rate: float | Literal["auto"] | None = flag(
         None,
         "peak; auto: short trials (default: 5e-5; small models: 2e-4; LoRA: 5e-4; from "
         "scratch: 1e-3)",
+        above=0,
     )
-    warmup_steps: float = flag(0.05, "steps of linear warmup; below 1: a share of all steps")
+    warmup_steps: float = flag(
+        0.05, "steps of linear warmup; below 1: a share of all steps", at_least=0
+    )
     lr_scheduler_type: str = flag("cosine", "linear, cosine, constant, ...")
-    weight_decay: float = flag(0.1, "AdamW's, on matrices only")
+    weight_decay: float = flag(0.1, "AdamW's, on matrices only", at_least=0)
     early_stopping_patience: int | None = flag(
-        None, "validations without a new best before stopping (default: never stop)"
+        None, "validations without a new best before stopping (default: never stop)", above=0
     )
-    eval_steps: int | None = flag(None, "steps between validations (default: up to 10 in all)")
+    eval_steps: int | None = flag(
+        None, "steps between validations (default: up to 10 in all)", above=0
+    )
     save_steps: int | None = flag(
-        None, "steps between checkpoints; a new best is always saved (default: eval_steps)"
+        None, "steps between checkpoints; a new best is always saved (default: eval_steps)", above=0
     )
     logging_steps: int | None = flag(
-        None, "steps between points of the loss curve (default: 100 points in all)"
+        None, "steps between points of the loss curve (default: 100 points in all)", above=0
     )
     trainable_blocks: int | None = flag(
-        None, "train the last N blocks, final norm and head only; freeze the rest"
+        None, "train the last N blocks, final norm and head only; freeze the rest", above=0
     )
-    lora_rank: int | None = flag(None, "train low-rank adapters only, merged into the saved model")
+    lora_rank: int | None = flag(
+        None, "train low-rank adapters only, merged into the saved model", above=0
+    )
     torch_compile: bool = flag(False, "compile the model (CUDA; the first step takes a minute)")
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = flag(
         "none", "experiment tracker (install its package)"
@@ -84,24 +95,7 @@ class TrainerOptions:
     )
 
     def __post_init__(self) -> None:
-        require_above(
-            self,
-            0,
-            "num_train_epochs",
-            "max_steps",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "learning_rate",
-            "early_stopping_patience",
-            "eval_steps",
-            "save_steps",
-            "logging_steps",
-            "trainable_blocks",
-            "lora_rank",
-        )
-        for name in ("warmup_steps", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must not be negative, got {getattr(self, name)}")
+        require_ranges(self)
         kinds = [kind.value for kind in SchedulerType]
         if self.lr_scheduler_type not in kinds:
             raise ValueError(

@@ -27,7 +27,7 @@ from toolkit.document_stream import DocumentStream
 from toolkit.documents import sample_documents
 from toolkit.files import remove
 from toolkit.hub_datasets import PREFIX, newest_revision
-from toolkit.options import build, flag, require_above
+from toolkit.options import build, flag, require_ranges
 from toolkit.run_directory import RunDirectory
 from toolkit.tokenized_documents import save_splits, tokenize_documents
 
@@ -59,12 +59,13 @@ class DatasetOptions:
     sample_fraction: float | None = flag(
         None, "keep this share of the documents, drawn by the seed, before tokenizing"
     )
-    max_documents: int | None = flag(None, "keep at most this many documents a split")
+    max_documents: int | None = flag(None, "keep at most this many documents a split", above=0)
     num_proc: int | None = flag(
         None,
         "CPU cores to tokenize with, so that others stay free (default: all); what comes out is "
         "the same",
         recorded=False,
+        above=0,
     )
     streaming: bool = flag(
         False,
@@ -73,6 +74,7 @@ class DatasetOptions:
     )
 
     def __post_init__(self) -> None:
+        require_ranges(self)
         if not self.corpus or not all(self.corpus):
             raise ValueError("--corpus must name at least one file, folder, glob or hub:NAME")
         if len(self.corpus) > 1 and any(name.startswith(PREFIX) for name in self.corpus):
@@ -89,7 +91,6 @@ class DatasetOptions:
             raise ValueError(
                 f"--sample_fraction must lie above 0 and up to 1, got {self.sample_fraction}"
             )
-        require_above(self, 0, "max_documents", "num_proc")
         for name in ("sample_fraction", "max_documents"):
             if self.streaming and getattr(self, name) is not None:
                 raise ValueError(f"--{name} does not go with --streaming: --max_steps bounds that")

@@ -26,7 +26,7 @@ from toolkit.files import sha256_of
 from toolkit.held_out_documents import extreme_passages, write_document_losses
 from toolkit.metrics import compare
 from toolkit.metrics_table import as_text
-from toolkit.options import flag, require_above
+from toolkit.options import flag, require_ranges
 from toolkit.rouge import compare_rouge
 from toolkit.run_directory import RunDirectory
 from toolkit.scoring import count_text
@@ -47,10 +47,11 @@ class EvaluateOptions:
         None,
         "score overlapping windows, each this many tokens further on: every token is then "
         "predicted from at least block_size - stride before it (default: blocks, each alone)",
+        above=0,
     )
 
     def __post_init__(self) -> None:
-        require_above(self, 0, "stride")
+        require_ranges(self)
 
 
 def evaluate_model(

@@ -17,7 +17,7 @@ from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
 from toolkit.command import command
 from toolkit.corpus import PLAIN, read_corpus
 from toolkit.corpus_files import named_paths
-from toolkit.options import flag, require_above
+from toolkit.options import flag, require_ranges
 from toolkit.run_directory import RunDirectory
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
@@ -36,17 +36,17 @@ class LoadOptions:
     )
     model_revision: str | None = flag(None, "branch, tag or commit on the Hub")
     from_scratch: bool = flag(False, "random weights in a fresh GPT2Config")
-    n_layer: int | None = flag(None, "from scratch: blocks (default: 4; GPT-2: 12)")
-    n_head: int | None = flag(None, "from scratch: heads a block (default: 4; GPT-2: 12)")
-    n_embd: int | None = flag(None, "from scratch: width (default: 256; GPT-2: 768)")
+    n_layer: int | None = flag(None, "from scratch: blocks (default: 4; GPT-2: 12)", above=0)
+    n_head: int | None = flag(None, "from scratch: heads a block (default: 4; GPT-2: 12)", above=0)
+    n_embd: int | None = flag(None, "from scratch: width (default: 256; GPT-2: 768)", above=0)
     n_positions: int | None = flag(
-        None, "from scratch: longest context in tokens (default: 256; GPT-2: 1024)"
+        None, "from scratch: longest context in tokens (default: 256; GPT-2: 1024)", at_least=8
     )
     dropout: float | None = flag(
         None, "from scratch: of embeddings, attention and blocks (default: 0.1; much text: 0)"
     )
     vocab_size: int | None = flag(
-        None, "from scratch: entries of the tokenizer to train (default: 4096)"
+        None, "from scratch: entries of the tokenizer to train (default: 4096)", at_least=SMALLEST
     )
     tokenizer: str | None = flag(
         None, "from scratch: take this tokenizer (Hub id or folder), train none"
@@ -56,6 +56,7 @@ class LoadOptions:
     )
 
     def __post_init__(self) -> None:
+        require_ranges(self)
         given = [
             name
             for name in (*SMALL, "dropout", "tokenizer", "tokenizer_corpus")
@@ -73,11 +74,8 @@ class LoadOptions:
             )
         if not self.model:
             raise ValueError("--model must name a Hub id or a folder, got an empty text")
-        require_above(self, 0, "n_layer", "n_head", "n_embd")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie from 0 to below 1, got {self.dropout}")
-        require_above(self, 7, "n_positions")
-        require_above(self, SMALLEST - 1, "vocab_size")
         shape = self.shape()
         if shape["n_embd"] % shape["n_head"]:
             raise ValueError(

@@ -17,7 +17,7 @@ from toolkit.block_splits import make_blocks, make_examples
 from toolkit.command import UserError, command
 from toolkit.document_stream import DocumentStream, keep_held_out, named_contents
 from toolkit.leakage import leak
-from toolkit.options import flag, require_above
+from toolkit.options import flag, require_ranges
 from toolkit.run_directory import RunDirectory
 from toolkit.splitting import contents_of, prompt_lengths, split_documents
 from toolkit.tokenized_documents import save_splits
@@ -42,9 +42,11 @@ class SplitOptions:
         None,
         "tokens a block (default: the model's positions, halved until train fills 20 blocks and "
         "validation and test 4 each)",
+        above=1,
     )
 
     def __post_init__(self) -> None:
+        require_ranges(self)
         for name in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"--{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -54,7 +56,6 @@ class SplitOptions:
                 f"and --test_fraction {self.test_fraction} "
                 "leave nothing to train on: their sum must stay below 1"
             )
-        require_above(self, 1, "block_size")
 
 
 def train_test_split(

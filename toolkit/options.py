@@ -81,20 +81,34 @@ def as_record(options: Any) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields}
 
 
-def flag(default: Any, text: str, recorded: bool = True) -> Any:
-    """Return a flag's dataclass field: its default (a list is copied per instance) and its help."""
-    metadata = {"help": text, "recorded": recorded}
+def flag(
+    default: Any,
+    text: str,
+    recorded: bool = True,
+    above: float | None = None,
+    at_least: float | None = None,
+) -> Any:
+    """Return a flag's dataclass field: its default (a list is copied per instance) and its help.
+
+    `above`, `at_least`: what its numbers must be; see `require_ranges`.
+    """
+    metadata = {"help": text, "recorded": recorded, "above": above, "at_least": at_least}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def require_above(options: Any, bound: float, *names: str) -> None:
-    """Refuse a named option that is set to a number not above the bound."""
-    for name in names:
-        value = getattr(options, name)
-        if isinstance(value, int | float) and not value > bound:
-            raise ValueError(f"--{name} must be above {bound}, got {value}")
+def require_ranges(options: Any) -> None:
+    """Refuse options set to a number that is out of their flags' ranges."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not isinstance(value, int | float):
+            continue
+        above, at_least = field.metadata["above"], field.metadata["at_least"]
+        if above is not None and not value > above:
+            raise ValueError(f"--{field.name} must be above {above}, got {value}")
+        if at_least is not None and not value >= at_least:
+            raise ValueError(f"--{field.name} must be at least {at_least}, got {value}")
 
 
 def fields_of(group: type) -> list[tuple[dataclasses.Field, Any]]:
