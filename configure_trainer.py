@@ -32,10 +32,11 @@ from toolkit.training_arguments import training_arguments
 from toolkit.training_plan import plan_training
 from train_test_split import Splits, read_splits
 
-# What suits a pretrained model, a small one, adapters, and a model that starts from nothing.
+# What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
-FINE_TUNING_SMALL = {"num_train_epochs": 4.0, "learning_rate": 2e-4}
 ADAPTERS = {"num_train_epochs": 3.0, "learning_rate": 5e-4}
+FINE_TUNING_SMALL = {"num_train_epochs": 2.0, "learning_rate": 4e-4}
+ADAPTERS_SMALL = {"num_train_epochs": 3.0, "learning_rate": 5e-3}
 FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
 SMALL = 20_000_000  # parameters up to which a model is small
 EFFECTIVE_BATCH = 4  # blocks of a step, for each of --gradient_accumulation_steps, under auto
@@ -47,7 +48,7 @@ class TrainerOptions:
 
     num_train_epochs: float | None = flag(
         None,
-        "passes over the training blocks (default: 3; small models: 4; from scratch: 8)",
+        "passes over the training blocks (default: 3; small models: 2; from scratch: 8)",
         above=0,
     )
     max_steps: int | None = flag(None, "optimizer steps, instead of epochs", above=0)
@@ -59,8 +60,8 @@ class TrainerOptions:
     gradient_accumulation_steps: int = flag(1, "micro-batches an optimizer step", above=0)
     learning_rate: float | Literal["auto"] | None = flag(
         None,
-        "peak; auto: short trials (default: 5e-5; small models: 2e-4; LoRA: 5e-4; from "
-        "scratch: 1e-3)",
+        "peak; auto: short trials (default: 5e-5; LoRA: 5e-4; small models: 4e-4 and "
+        "5e-3; from scratch: 1e-3)",
         above=0,
     )
     warmup_steps: float = flag(
@@ -183,9 +184,10 @@ def make_plan(
 def usual_values(loaded: dict[str, Any], options: TrainerOptions) -> dict[str, float]:
     if loaded["from_scratch"]:
         return FROM_SCRATCH
+    small = loaded["parameters"] <= SMALL
     if options.lora_rank:
-        return ADAPTERS
-    return FINE_TUNING_SMALL if loaded["parameters"] <= SMALL else FINE_TUNING
+        return ADAPTERS_SMALL if small else ADAPTERS
+    return FINE_TUNING_SMALL if small else FINE_TUNING
 
 
 def pick_learning_rate(

@@ -121,6 +121,7 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
         (6_112_000, False, {}, configure_trainer.FINE_TUNING_SMALL),
         (6_112_000, True, {}, configure_trainer.FROM_SCRATCH),
         (124_439_808, False, {"lora_rank": 8}, configure_trainer.ADAPTERS),
+        (6_112_000, False, {"lora_rank": 8}, configure_trainer.ADAPTERS_SMALL),
     ],
 )
 def test_what_is_usual_depends_on_what_is_trained(parameters, from_scratch, flags, usual):
