@@ -3,7 +3,6 @@
 import json
 import random
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -86,17 +85,24 @@ def test_its_tokenizer_gives_back_any_text(mini):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="reached so far: 34.8% lower perplexity, 20.8% fewer bits per byte")
-def test_the_first_command_changes_its_voice_and_beats_a_model_from_scratch(tmp_path):
+def test_the_first_command_changes_its_voice_and_beats_models_from_scratch(tmp_path):
+    """From scratch at the same cost: 2.25 to 2.5 epochs take 10% longer than tuning's two."""
+    shape = ["--n_layer", "5", "--n_head", "4", "--n_embd", "256", "--dropout", "0"]
+    same_tokenizer = ["--tokenizer", "data/gpt2-mini"]
+    runs = {
+        "tuned": [],
+        "scratch": ["--from_scratch", "--num_train_epochs", "2.5"],
+        "same": ["--from_scratch", "--num_train_epochs", "2.25", *shape, *same_tokenizer],
+    }
     metrics = {}
-    for name, flags in (("tuned", []), ("scratch", ["--from_scratch"])):
+    for name, flags in runs.items():
         run = tmp_path / name
         done = shell("run_pipeline.py", "--run_dir", str(run), *flags)
         assert done.returncode == 0, done.stderr
         metrics[name] = json.loads((run / "evaluate_model.json").read_text())["results"]
-        seconds = json.loads((run / "train_model.json").read_text())["measured"]["seconds"]
-        metrics[name]["seconds"] = seconds
     base, tuned = (metrics["tuned"][which] for which in ("base", "tuned"))
     assert tuned["perplexity"] < 0.65 * base["perplexity"]
-    assert np.isfinite(metrics["scratch"]["tuned"]["bits_per_byte"])
-    assert tuned["bits_per_byte"] < 0.78 * metrics["scratch"]["tuned"]["bits_per_byte"]
+    assert tuned["intervals"]["perplexity"][1] < base["intervals"]["perplexity"][0]
+    assert tuned["copying"]["longest_run"] < 13
+    for name in ("scratch", "same"):
+        assert tuned["bits_per_byte"] < 0.78 * metrics[name]["tuned"]["bits_per_byte"]
