@@ -323,7 +323,7 @@ def test_artifacts_and_record_appear_only_when_the_step_ends_well(tmp_path):
 
 def start_training(run, flags, *more):
     words = [word for name in STEP_FILES for word in flags[name]]
-    words += ["--run_dir", str(run), "--max_steps", "400", "--save_steps", "20", *more]
+    words += ["--run_dir", str(run), "--max_steps", "400", "--eval_steps", "20", *more]
     return subprocess.Popen(
         [sys.executable, "run_pipeline.py", *words],
         cwd=PROJECT,

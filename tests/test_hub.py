@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tests.conftest import shell
+from tests.conftest import STEP_FILES, shell
 from tests.hub_stub import COMMIT, HubStub
 
 WIKITEXT = "hub:Salesforce/wikitext:wikitext-2-raw-v1"
@@ -56,6 +56,13 @@ def step(hub, finished, tmp_path):
     return call
 
 
+@pytest.fixture
+def chain(flags):
+    """The runner's words for the tiny run on the WikiText of this Hub."""
+    steps = [name for name in STEP_FILES if name != "create_dataset.py"]
+    return ["run_pipeline.py", *(w for name in steps for w in flags[name]), "--corpus", WIKITEXT]
+
+
 def refused(done, says):
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -98,8 +105,8 @@ def test_auto_goes_on_without_a_hub_that_fails(step, hub):
     assert (step.run / "base_model").is_dir()
 
 
-def test_wikitext_is_read_as_articles_with_its_own_splits(step, hub):
-    done = step("create_dataset.py", "--corpus", WIKITEXT)
+def test_wikitext_is_read_as_articles_with_its_own_splits(step, hub, chain):
+    done = step(*chain, "--to_step", "5")
     assert done.returncode == 0, done.stderr
     results = json.loads((step.run / "create_dataset.json").read_text())["results"]["splits"]
     assert {name: split["documents"] for name, split in results.items()} == {
@@ -107,7 +114,6 @@ def test_wikitext_is_read_as_articles_with_its_own_splits(step, hub):
         "validation": 3,
         "test": 3,
     }
-    assert step("train_test_split.py", "--block_size", "16").returncode == 0
     splits = json.loads((step.run / "train_test_split.json").read_text())["results"]["splits"]
     assert {name: split["documents"] for name, split in splits.items()} == {
         "train": 24,
@@ -134,20 +140,18 @@ def test_a_dataset_that_the_hub_lacks_is_refused(step):
     refused(done, "not in the cache, and the Hub")
 
 
-def test_a_streamed_dataset_holds_out_what_a_downloaded_one_does(step, hub):
-    words, left = ["--corpus", WIKITEXT], {}
-    for name, streaming in (("whole", []), ("stream", ["--streaming"])):
-        for file, more in (("create_dataset.py", words + streaming), ("train_test_split.py", [])):
-            done = step(file, *more, *(["--block_size", "16"] if not more else []))
-            assert done.returncode == 0 and done.stderr == "", done.stderr
+def test_a_streamed_dataset_holds_out_what_a_downloaded_one_does(step, hub, chain):
+    left = {}
+    for name, more in (
+        ("whole", ["--to_step", "5"]),
+        ("stream", ["--to_step", "7", "--streaming"]),
+    ):
+        done = step(*chain, *more)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
         left[name] = json.loads((step.run / "train_test_split.json").read_text())["results"]
     assert json.loads((step.run / "create_dataset.json").read_text())["results"]["revision"]
     for name in ("validation", "test"):
         assert left["whole"]["splits"][name] == left["stream"]["splits"][name]
-    done = step("configure_trainer.py", "--max_steps", "10")
-    assert done.returncode == 0, done.stderr
-    done = step("train_model.py")
-    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     stream = json.loads((step.run / "train_model.json").read_text())["results"]["stream"]
     assert stream["documents_read"] >= 24 and stream["documents_read"] % 24 == 0
     hub.refuse = True
