@@ -9,10 +9,12 @@ import sys
 from install_libraries import enter_environment
 from toolkit.command import command
 
+LISTS = ("requirements.txt", "requirements-serve.txt", "requirements-tests.txt")
+
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    enter_environment(install=True, lists=("requirements.txt", "requirements-tests.txt"))
+    enter_environment(install=True, lists=LISTS)
     import pytest
 
     words = sys.argv[1:] if argv is None else argv

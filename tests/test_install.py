@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import install_libraries
 from install_libraries import InstallOptions, release, satisfied, unmet
+from tests.__main__ import LISTS
 from tests.conftest import PROJECT
 from toolkit.command import UserError
 
@@ -127,8 +129,21 @@ def test_every_tested_version_is_in_its_range():
         if "==" in line
     )
     assert pins["torch"] == "2.13.0"
-    for name in ("requirements.txt", "requirements-tests.txt"):
+    for name in LISTS:
         for line in (PROJECT / name).read_text().splitlines():
             if line and not line.startswith("#"):
                 library = line.split(">")[0]
                 assert library in pins and importlib.metadata.version(library)
+
+
+def test_a_pin_that_the_oldest_python_cannot_have_is_marked():
+    """Else pip finds nothing there. Only libraries that are here in the pinned version can tell."""
+    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+        name, _, rest = line.partition("==")
+        try:
+            here = importlib.metadata.metadata(name)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            continue  # for another flag, or a comment
+        needs = here["Requires-Python"] or ""
+        if here["Version"] == rest.split(";")[0] and "3.10" not in SpecifierSet(needs):
+            assert "python_version" in rest, line

