@@ -18,6 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = (
 
 import run_pipeline  # noqa: E402
 
+gc.freeze()  # the libraries' objects stay: `refusal` collects garbage a few hundred times
+
 PROJECT = Path(__file__).resolve().parent.parent
 STEP_FILES = [
     "import_modules.py",
