@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import GPT2LMHeadModel, SchedulerType
-from transformers.trainer_utils import SaveStrategy
 
 from create_dataset import collate
 from import_modules import parse
@@ -20,7 +19,7 @@ from load_gpt2 import read_gpt2
 from toolkit import preflight
 from toolkit.command import UserError, command
 from toolkit.compute_rate import training_operations_per_token
-from toolkit.learning_rate_trials import best_rate, trial_steps, try_learning_rates
+from toolkit.learning_rate_trials import pick_learning_rate
 from toolkit.options import build, flag, require_ranges
 from toolkit.processes import take_own_card
 from toolkit.run_directory import RunDirectory
@@ -29,7 +28,7 @@ from toolkit.trackers import prepare_tracker
 from toolkit.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.trainer import PipelineTrainer
 from toolkit.training_arguments import training_arguments
-from toolkit.training_plan import plan_training
+from toolkit.training_plan import describe_plan, plan_training
 from train_test_split import Splits, read_splits
 
 # What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.
@@ -124,10 +123,14 @@ def configure_trainer(
         plan, step.measured = make_plan(model, options, run)
         if options.learning_rate == "auto":
             elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
-            plan |= pick_learning_rate(model, splits, options, plan, elsewhere)
+
+            def make_trainer(short: dict[str, Any]) -> PipelineTrainer:
+                return build_trainer(copy.deepcopy(model), splits, options, short, elsewhere)
+
+            plan |= pick_learning_rate(make_trainer, plan, splits["validation"])
         trainer = build_trainer(model, splits, options, plan, run)
         step.results = plan
-        step.summary = summarize(plan, step.measured)
+        step.summary = describe_plan(plan, step.measured)
     return trainer
 
 
@@ -190,27 +193,6 @@ def usual_values(loaded: dict[str, Any], options: TrainerOptions) -> dict[str, f
     return FINE_TUNING_SMALL if small else FINE_TUNING
 
 
-def pick_learning_rate(
-    model: torch.nn.Module,
-    splits: Splits,
-    options: TrainerOptions,
-    plan: dict[str, Any],
-    run: RunDirectory,
-) -> dict[str, Any]:
-    """Return the best learning rate of a few short trials, and the trials."""
-    steps = trial_steps(plan["steps"])
-    short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
-
-    def make_trainer(rate: float) -> PipelineTrainer:
-        settled = {**short, "learning_rate": rate}
-        trainer = build_trainer(copy.deepcopy(model), splits, options, settled, run)
-        trainer.args.save_strategy = SaveStrategy.NO
-        return trainer
-
-    trials = try_learning_rates(make_trainer, plan["learning_rate"], splits["validation"])
-    return {"learning_rate": best_rate(trials), "trial_steps": steps, "trials": trials}
-
-
 def build_trainer(
     model: torch.nn.Module,
     splits: Splits,
@@ -233,19 +215,6 @@ def build_trainer(
     )
     follow_stream(trainer)
     return trainer
-
-
-def summarize(plan: dict[str, Any], measured: dict[str, Any]) -> str:
-    share = plan["trainable_parameters"] / plan["parameters"]
-    epochs = f"{plan['epochs']:.3g} epochs" if plan["epochs"] else "from a stream"
-    trained = f" of {plan['parameters']:,}" if share < 1 else ""
-    return (
-        f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
-        f"of {plan['tokens_per_step']:,} tokens ({epochs}), learning rate "
-        f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
-        f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
-        f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"
-    )
 
 
 @command

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from datasets import Dataset
 from transformers import Trainer
+from transformers.trainer_utils import SaveStrategy
 
 from toolkit.command import UserError
 from toolkit.console import say
@@ -19,19 +21,22 @@ def trial_steps(steps: int) -> int:
     return min(MOST_STEPS, max(FEWEST_STEPS, round(SHARE_OF_STEPS * steps)))
 
 
-def try_learning_rates(
-    make_trainer: Callable[[float], Trainer], usual: float, validation: Dataset
-) -> list[dict[str, float]]:
-    """Train briefly at several rates; return `learning_rate` and `validation_loss` of each trial.
+def pick_learning_rate(
+    make_trainer: Callable[[dict[str, Any]], Trainer], plan: dict[str, Any], validation: Dataset
+) -> dict[str, Any]:
+    """Return the best `learning_rate` of a few short trials, their `trial_steps`, and the `trials`.
 
-    `make_trainer` returns a trainer of a fresh copy of the model; each trial sees the same batches,
-    warms up and falls as the run itself will. Short trials favour high rates a little. Raises
-    UserError where every trial diverged.
+    `make_trainer` returns a trainer of a fresh copy of the model for a plan; `plan` has the usual
+    rate. Each trial sees the same batches, warms up and falls as the run itself will. Short trials
+    favour high rates a little. Raises UserError where every trial diverged.
     """
     held_out = validation.select(range(min(VALIDATION_BLOCKS, len(validation))))
+    steps = trial_steps(plan["steps"])
+    short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
     trials = []
-    for rate in (factor * usual for factor in FACTORS):
-        trainer = make_trainer(rate)
+    for rate in (factor * plan["learning_rate"] for factor in FACTORS):
+        trainer = make_trainer({**short, "learning_rate": rate})
+        trainer.args.save_strategy = SaveStrategy.NO
         try:
             trainer.train()
             loss = trainer.evaluate(held_out)["eval_loss"]
@@ -41,8 +46,5 @@ def try_learning_rates(
         say(f"       tried learning rate {rate:g}: validation loss {loss:.3f}")
     if all(math.isinf(trial["validation_loss"]) for trial in trials):
         raise UserError("--learning_rate auto: every trial diverged; give a learning rate")
-    return trials
-
-
-def best_rate(trials: list[dict[str, float]]) -> float:
-    return min(trials, key=lambda trial: trial["validation_loss"])["learning_rate"]
+    best = min(trials, key=lambda trial: trial["validation_loss"])["learning_rate"]
+    return {"learning_rate": best, "trial_steps": steps, "trials": trials}

@@ -50,6 +50,20 @@ def plan_training(
     }
 
 
+def describe_plan(plan: dict[str, Any], measured: dict[str, Any]) -> str:
+    """Return what the console says of a plan, and of what it is foreseen to need."""
+    share = plan["trainable_parameters"] / plan["parameters"]
+    epochs = f"{plan['epochs']:.3g} epochs" if plan["epochs"] else "from a stream"
+    trained = f" of {plan['parameters']:,}" if share < 1 else ""
+    return (
+        f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
+        f"of {plan['tokens_per_step']:,} tokens ({epochs}), learning rate "
+        f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
+        f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
+        f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"
+    )
+
+
 def tokens_after(steps: int, plan: dict[str, Any]) -> int:
     """Return how many tokens the first `steps` steps of a plan train on, ragged ones included."""
     epochs, rest = divmod(steps, plan["steps_per_epoch"])
