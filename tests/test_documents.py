@@ -25,7 +25,8 @@ from toolkit.leakage import leak
 from toolkit.packing import Selection, choose_block_size, cut_tail, hold_out, pack
 from toolkit.run_directory import RunDirectory
 from toolkit.splitting import split_documents
-from toolkit.tokenized_documents import TokenColumn, encode, pieces_of, tokenize_documents
+from toolkit.tokenized_documents import TokenColumn, tokenize_documents
+from toolkit.tokenizing import encode, pieces_of
 from train_test_split import read_splits
 
 WIKITEXT = """ = First = \n \n Text of the first . \n \n = = Early life = = \n \n More = of it .
@@ -188,7 +189,7 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
     from unittest.mock import patch
 
     whole = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-    with patch("toolkit.tokenized_documents.PIECE_CHARACTERS", 7):
+    with patch("toolkit.tokenizing.PIECE_CHARACTERS", 7):
         pieces = pieces_of(text, tokenizer)
         assert "".join(pieces) == text
         (ids,), _ = encode([Document("x", text)], tokenizer)

@@ -19,7 +19,8 @@ from toolkit import decoder as decoder_module
 from toolkit import generator as generator_module
 from toolkit.batch import continue_all, continue_prompts
 from toolkit.byte_level_bpe import train_byte_level_bpe
-from toolkit.generator import Continuation, Generator
+from toolkit.continuation import Continuation
+from toolkit.generator import Generator
 from toolkit.key_value_cache import KeyValueCache
 from toolkit.sampling import Sampling
 from toolkit.text_stream import TextStream

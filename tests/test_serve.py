@@ -22,7 +22,8 @@ import torch
 import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import PROJECT
-from toolkit.generator import Continuation, Generator
+from toolkit.continuation import Continuation
+from toolkit.generator import Generator
 from toolkit.run_directory import RunDirectory
 from toolkit.sampling import Sampling
 from train_model import read_tuned

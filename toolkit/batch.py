@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from toolkit.generator import Continuation, Generator
+from toolkit.continuation import Continuation
+from toolkit.generator import Generator
 from toolkit.sampling import Sampling, prompt_ids
 
 

@@ -6,7 +6,7 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from toolkit.generator import Continuation
+from toolkit.continuation import Continuation
 
 BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}  # as byte-level BPE has it
 

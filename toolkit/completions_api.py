@@ -1,12 +1,11 @@
 """OpenAI's /v1/completions and /v1/models over generators, all requests in one batch a model.
 
-What a client may ask for is in completion_request.py, what a choice looks like in
-completion_choice.py, how much and how slowly it may send in request_body.py.
+What a client may ask for is in completion_request.py, what it is answered in completion_answer.py
+and completion_choice.py, how much and how slowly it may send in request_body.py.
 """
 
 import asyncio
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -14,15 +13,17 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from toolkit.command import UserError
+from toolkit.completion_answer import stream_events, whole_answer
 from toolkit.completion_choice import Choice
 from toolkit.completion_request import CompletionRequest, Refusal
+from toolkit.continuation import Continuation
 from toolkit.engine import Busy, Engine, reporting_to
-from toolkit.generator import Continuation, Generator
+from toolkit.generator import Generator
 from toolkit.request_body import LimitedBody
 from toolkit.sampling import encode
 
@@ -133,84 +134,6 @@ def prompt_tokens(prompt: str | list[int], most: int, generator: Generator) -> l
             param="prompt",
         )
     return ids
-
-
-async def follow(rows: list[Continuation], answers: asyncio.Queue) -> AsyncIterator[tuple]:
-    """Yield what the rows report until all have ended.
-
-    A listener who leaves early cancels what is not done.
-    """
-    open_rows = len(rows)
-    try:
-        while open_rows:
-            state = await answers.get()
-            if state[-1] == "error":
-                raise Refusal("the server failed to generate", 500)
-            open_rows -= state[-1] is not None
-            yield state
-    finally:
-        for row in rows:
-            row.cancelled = True
-
-
-async def whole_answer(
-    choices: list[Choice], answers: asyncio.Queue, head: dict[str, Any], n: int, request: Request
-) -> Any:
-    """Return the choices when all have ended; forget them as soon as the client has gone."""
-    rows = [choice.row for choice in choices]
-
-    async def ended() -> None:
-        async for _ in follow(rows, answers):
-            pass
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = [asyncio.create_task(ended()), asyncio.create_task(gone())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
-            return Response(status_code=499)  # nobody reads it
-        await tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()
-    parts = [
-        choice.next(choice.row.text, len(choice.row.new), choice.row.finish) for choice in choices
-    ]
-    return {**head, "choices": parts, "usage": usage(choices, n)}
-
-
-async def stream_events(
-    choices: list[Choice], answers: asyncio.Queue, head: dict[str, Any], asked: CompletionRequest
-) -> AsyncIterator[str]:
-    """Yield OpenAI's server-sent events."""
-    counts = bool(asked.stream_options and asked.stream_options.include_usage)
-    if counts:
-        head = {**head, "usage": None}
-    try:
-        rows = [choice.row for choice in choices]
-        async with contextlib.aclosing(follow(rows, answers)) as states:
-            async for number, length, *state in states:
-                if part := choices[number].next(rows[number].text[:length], *state):
-                    yield event({**head, "choices": [part]})
-        if counts:
-            yield event({**head, "choices": [], "usage": usage(choices, asked.n)})
-    except Refusal as error:
-        yield event(error.body())
-    yield "data: [DONE]\n\n"
-
-
-def event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content)}\n\n"
-
-
-def usage(choices: list[Choice], n: int) -> dict[str, int]:
-    """Count tokens. A prompt counts once, however many choices it has."""
-    prompt = sum(len(choice.row.prompt) for choice in choices[::n])
-    new = sum(len(choice.row.new) for choice in choices)
-    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
-from toolkit.generator import Continuation, Generator
+from toolkit.continuation import Continuation
+from toolkit.generator import Generator
 
 MOST_WAITING = 1024  # continuations, of all requests
 
@@ -28,6 +29,24 @@ def reporting_to(answers: asyncio.Queue, key: int | str) -> Callable[[Continuati
             loop.call_soon_threadsafe(answers.put_nowait, state)
 
     return progress
+
+
+async def follow(
+    rows: Iterable[Continuation], answers: asyncio.Queue
+) -> AsyncIterator[tuple[int | str, int, int, str | None]]:
+    """Yield what the rows report to `answers` until all have ended.
+
+    A listener who leaves early cancels what is not done.
+    """
+    open_rows = len(rows := [*rows])
+    try:
+        while open_rows:
+            state = await answers.get()
+            open_rows -= state[-1] is not None
+            yield state
+    finally:
+        for row in rows:
+            row.cancelled = True
 
 
 class Engine:

@@ -5,6 +5,7 @@ shows no alternatives to a token. The page's policy forbids the browser to ask a
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,35 +18,22 @@ from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerFast
 
-from toolkit.command import UserError
 from toolkit.completion_request import Refusal
-from toolkit.engine import Busy, Engine, reporting_to
-from toolkit.generator import Continuation
-from toolkit.log_history import read_log
-from toolkit.metrics_table import table_of
-from toolkit.plots import PANELS, Story, draw_alone, draw_losses, draw_perplexities, panels_of
-from toolkit.records import STEPS
-from toolkit.report import data_facts, for_page, render, title_of
+from toolkit.continuation import Continuation
+from toolkit.engine import Busy, Engine, follow, reporting_to
+from toolkit.page_facts import page_facts
+from toolkit.report import render
 from toolkit.run_directory import RunDirectory
 from toolkit.sampling import Sampling, encode, require_possible
 from toolkit.trial import shortened
 
 HERE = Path(__file__).parent
-MOST_PROMPTS = 9  # of the run's, to choose from
 LIKELIEST = 5  # tokens shown in the place of each
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
-CONTROLS = {  # setting: title, step of the arrows, least
-    "temperature": ("temperature", 0.1, 0),
-    "top_p": ("top-p", 0.05, 0),
-    "top_k": ("top-k", 1, 0),
-    "max_new_tokens": ("new tokens", 10, 1),
-    "repetition_penalty": ("repetition penalty", 0.05, 0),
-    "seed": ("seed", 1, 0),
-}
 
 
 class Asked(BaseModel):
@@ -89,7 +77,8 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
             for name, row in rows.items():
                 engine.submit(name, [row])
         except Busy:
-            cancel(rows)
+            for row in rows.values():
+                row.cancelled = True
             raise
         lines = pieces(rows, answers, tuned.tokenizer)
         return StreamingResponse(lines, media_type="application/x-ndjson")
@@ -131,15 +120,11 @@ async def pieces(
 ) -> AsyncIterator[str]:
     """Yield a line of JSON for each piece of text a model adds, until all have ended.
 
-    A piece is one token, or the few that make up one character. A listener who leaves early
-    cancels what is not done.
+    A piece is one token, or the few that make up one character.
     """
     told = dict.fromkeys(rows, (0, 0))  # characters and tokens
-    open_rows = len(rows)
-    try:
-        while open_rows:
-            name, length, count, finish = await answers.get()
-            open_rows -= finish is not None
+    async with contextlib.aclosing(follow(rows.values(), answers)) as states:
+        async for name, length, count, finish in states:
             characters, tokens = told[name]
             piece = rows[name].text[characters:length]
             event = {"model": name, "text": piece, "finish": finish, "tokens": count}
@@ -148,8 +133,6 @@ async def pieces(
                 event |= explain(rows[name], slice(tokens, count), piece, tokenizer)
             if piece or finish:
                 yield json.dumps(event) + "\n"
-    finally:
-        cancel(rows)
 
 
 def explain(
@@ -168,47 +151,3 @@ def explain(
     if not any(is_chosen for _, _, is_chosen in likeliest):
         likeliest.append((text, probability, True))
     return {"probability": probability, "likeliest": likeliest}
-
-
-def cancel(rows: dict[str, Continuation]) -> None:
-    for row in rows.values():
-        row.cancelled = True
-
-
-def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
-    """Return what the page says, out of the records of the run; steps 8 and 9 may be missing."""
-    records = {name: run.record(name) for name in STEPS[1 : STEPS.index("train_model") + 1]}
-    results = {name: record["results"] for name, record in records.items()}
-    metrics, no_figures = results_of("evaluate_model", run)
-    _, no_report = results_of("visualize_performance", run)
-    samples = results_of("generate", run)[0].get("samples") or metrics.get("samples", [])
-    trained = results["train_model"]
-    history = read_log(run.path / "log_history.jsonl")
-    story = Story(history, trained["best_step"], trained["stopped_early"], metrics)
-    panels = [draw for draw in panels_of(story, PANELS) if draw in (draw_losses, draw_perplexities)]
-    missing = {"No test figures": no_figures, "No report": no_report}
-    values = dataclasses.asdict(sampling) | {"seed": run.seed}
-    return {
-        "title": title_of(records),
-        "run": run.path.name,
-        "has_report": no_report is None,
-        "prompts": [sample["prompt"] for sample in samples[:MOST_PROMPTS]],
-        "controls": [
-            {"name": name, "title": title, "step": step, "least": least, "value": values[name]}
-            for name, (title, step, least) in CONTROLS.items()
-        ],
-        "plots": [for_page(draw_alone(draw, story)) for draw in panels],
-        "missing": [
-            f"{what}; do this, then serve again: {why}" for what, why in missing.items() if why
-        ],
-        **(table_of(metrics) if metrics else {"rows": []}),
-        **data_facts(results, results["train_test_split"]["test_13_token_windows_in_train"]),
-    }
-
-
-def results_of(step: str, run: RunDirectory) -> tuple[dict[str, Any], str | None]:
-    """Return a step's results and None; or nothing, and why not and what to run."""
-    try:
-        return run.results(step), None
-    except UserError as error:
-        return {}, str(error)

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.command import UserError
 from toolkit.console import say
-from toolkit.generator import Continuation, Generator
+from toolkit.continuation import Continuation
+from toolkit.generator import Generator
 from toolkit.sampling import Sampling, encode, prompt_ids, require_possible
 
 HELP = """/base, /tuned       the model before, after training

@@ -7,12 +7,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolkit.copying_table import copying_rows
 from toolkit.leakage import WINDOW
-from toolkit.metrics_table import TITLES, table_of
+from toolkit.metrics_table import table_of
 from toolkit.options import as_command
 from toolkit.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.records import STEPS, Records
-from toolkit.rouge import DEFINITION, KINDS
+from toolkit.rouge import rouge_table
 from toolkit.samples_page import fenced
 from toolkit.trial import SAMPLING
 from toolkit.verdict import judge, judge_copying
@@ -25,20 +26,6 @@ PAGE_COLOURS = {
     INK: "currentColor",
 }
 CARDS = ("perplexity", "bits_per_byte", "token_accuracy")
-COPYING = {
-    "longest_run": (
-        "longest copied run",
-        "tokens of the samples' longest run that the training split also has, word for word",
-    ),
-    "copied_share": (
-        f"copied {WINDOW}-token windows",
-        f"share of the samples' windows of {WINDOW} tokens that the training split also has",
-    ),
-    "distinct_1": ("distinct-1", "different tokens / all tokens of the samples"),
-    "distinct_2": ("distinct-2", "the same of pairs of tokens"),
-    "distinct_3": ("distinct-3", "the same of triples of tokens"),
-    "longest_loop": ("longest loop", "most tokens on end that are one unit said again and again"),
-}
 ACCOUNT = {
     "documents": "documents",
     "blocks": "blocks",
@@ -108,36 +95,6 @@ def notes_on(results: dict[str, Any]) -> list[str]:
             f"Validation was best at step {best:,} of {steps:,}; that model was saved and tested."
         )
     return notes
-
-
-def copying_rows(metrics: dict[str, Any], models: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for key, (title, definition) in COPYING.items():
-        values = [(metrics[m]["copying"] | metrics[m]["repetition"])[key] for m in models]
-        form = "{:.1%}" if key == "copied_share" else "{}" if key.startswith("long") else "{:.2f}"
-        cells = ["none" if value is None else form.format(value) for value in values]
-        rows.append({"title": title, "definition": definition, "cells": cells})
-    return rows
-
-
-def rouge_table(rouge: dict[str, Any] | None) -> dict[str, Any] | None:
-    if rouge is None:
-        return None
-    columns = {name: title for name, title in TITLES.items() if name in rouge}
-    rows = []
-    for kind, title in KINDS.items():
-        cells = []
-        for name in columns:
-            span = rouge[name].get("intervals", {}).get(kind)
-            interval = f"{span[0]:.3f} to {span[1]:.3f}" if span else ""
-            cells.append({"value": f"{rouge[name][kind]:.3f}", "interval": interval})
-        rows.append({"title": title, "cells": cells})
-    return {
-        "columns": [*columns.values()],
-        "rows": rows,
-        "definition": DEFINITION,
-        "examples": rouge["examples"],
-    }
 
 
 def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.bootstrap import FEWEST_PARTS, interval, resample_totals
+from toolkit.metrics_table import TITLES
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 DEFINITION = (
@@ -43,3 +44,24 @@ def compare_rouge(
             spans = map(interval, columns)
             results[name]["intervals"] = dict(zip(KINDS, spans, strict=True))
     return results
+
+
+def rouge_table(rouge: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the pages' templates make a table of, out of `compare_rouge`'s results."""
+    if rouge is None:
+        return None
+    columns = {name: title for name, title in TITLES.items() if name in rouge}
+    rows = []
+    for kind, title in KINDS.items():
+        cells = []
+        for name in columns:
+            span = rouge[name].get("intervals", {}).get(kind)
+            interval = f"{span[0]:.3f} to {span[1]:.3f}" if span else ""
+            cells.append({"value": f"{rouge[name][kind]:.3f}", "interval": interval})
+        rows.append({"title": title, "cells": cells})
+    return {
+        "columns": [*columns.values()],
+        "rows": rows,
+        "definition": DEFINITION,
+        "examples": rouge["examples"],
+    }

@@ -19,13 +19,11 @@ from toolkit.trainable import plain_model
 from toolkit.training_callbacks import (
     AfterEachStep,
     EarlyStopping,
-    Forecast,
     KeepBestAndLast,
     SaveOnSignal,
-    Stopwatch,
     StopWhenDiverged,
-    TrainingBar,
 )
+from toolkit.training_pace import Forecast, Stopwatch, TrainingBar
 from toolkit.training_twin import TrainingTwin
 
 

@@ -17,7 +17,8 @@ from toolkit.command import UserError
 from toolkit.corpus import Document
 from toolkit.document_stream import DocumentStream
 from toolkit.packing import hold_out_by_hash, pad_examples
-from toolkit.tokenized_documents import batches_of, content_of, encode, has_text, token_type
+from toolkit.tokenized_documents import batches_of, content_of, has_text, token_type
+from toolkit.tokenizing import encode
 
 SHUFFLED_TOKENS = 1 << 23
 COUNTS = ("documents_read", "documents_held_out", "empty_documents_dropped", "tokens_read")

@@ -1,0 +1,99 @@
+"""How fast training goes, how long it will take, and the bar that shows it."""
+
+import time
+from typing import Any
+
+import torch
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from toolkit.console import duration, say
+from toolkit.training_plan import seconds_left
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of the training loop without evaluating, saving, and the first step (warm-up)."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps = 0.0, -1
+        self._since = 0.0
+        self._lap = (0.0, 0)
+
+    def lap(self) -> float | None:
+        """Return the mean seconds of a step since the last lap; None if none was timed."""
+        (seconds, steps), self._lap = self._lap, (self.seconds, self.steps)
+        return (self.seconds - seconds) / (self.steps - steps) if self.steps > steps else None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._since = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.steps >= 0:
+            self.seconds += now - self._since
+        self.steps += 1
+        self._since = now
+
+    def _resume(self, *_: Any, **__: Any) -> None:
+        self._since = time.perf_counter()
+
+    on_log = on_evaluate = on_save = _resume
+
+
+class Forecast(TrainerCallback):
+    """After three timed steps, say once how long training will take."""
+
+    def __init__(self, stopwatch: Stopwatch, plan: dict[str, Any]):
+        self.stopwatch, self.plan = stopwatch, plan
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.stopwatch.steps != 3 or not state.is_world_process_zero:
+            return
+        step_seconds = self.stopwatch.seconds / 3
+        seconds = seconds_left(state.global_step, step_seconds, self.plan)
+        if seconds >= 60:
+            speed = self.plan["tokens_per_step"] / step_seconds
+            say(f"       {duration(seconds)} to go at {speed:,.0f} tokens/s")
+
+
+class TrainingBar(ProgressCallback):
+    """One progress bar, with the latest losses on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[str, str] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step
+        if self.training_bar is not None:
+            self.training_bar.unit = "step"
+            self.training_bar.set_description("training", refresh=False)
+            self.training_bar.update(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        names = {"loss": "loss", "eval_loss": "validation"}
+        logs = logs or {}
+        self._shown |= {names[k]: f"{value:.3f}" for k, value in logs.items() if k in names}
+        if "tokens_per_second" in logs:
+            self._shown["tokens/s"] = f"{logs['tokens_per_second']:,.0f}"
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self._shown, refresh=False)
