@@ -1,7 +1,9 @@
 """Training in practice: what is frozen, what fits, what is foreseen, and what stops it."""
 
+import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ import train_model
 from configure_trainer import TrainerOptions, build_trainer, make_plan, make_trainable
 from load_gpt2 import read_gpt2
 from tests.conftest import shell
-from toolkit import preflight, trackers
+from toolkit import preflight, trackers, training_pace
 from toolkit.checkpoints import find_checkpoint
 from toolkit.command import UserError
 from toolkit.compute_rate import training_operations_per_token
 from toolkit.console import duration
 from toolkit.gpt2 import fresh_model, open_model
+from toolkit.log_history import read_log
 from toolkit.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.run_directory import RunDirectory
 from toolkit.trainable import train_last_blocks
@@ -241,6 +244,21 @@ def test_a_full_disk_is_foreseen(run, monkeypatch, tmp_path):
 
 
 # Time, verdict, divergence, learning rate
+
+
+def test_the_speed_of_a_ragged_step_counts_its_own_tokens(run, tmp_path, monkeypatch):
+    """By a clock on which every step takes one second; the last of an epoch has fewer blocks."""
+    clock = itertools.count()
+    monkeypatch.setattr(training_pace, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    blocks = len(read_splits(run)["train"])
+    batch = next(size for size in range(blocks // 4, blocks) if blocks % size)
+    flags = {"num_train_epochs": 2, "max_steps": None, "logging_steps": 1}
+    trainer = trainer_for(run, tmp_path, per_device_train_batch_size=batch, **flags)
+    trainer.train()
+    entries = [e for e in read_log(tmp_path / "log_history.jsonl") if "tokens_per_second" in e]
+    speeds = [entry["tokens_per_second"] for entry in entries]
+    sizes = [min(batch, blocks - start) for start in range(0, blocks, batch)] * 2
+    assert speeds == [size * 32 for size in sizes][1:]  # the first step warms up
 
 
 def test_the_time_left_counts_steps_and_validations():

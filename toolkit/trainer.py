@@ -24,6 +24,7 @@ from toolkit.training_callbacks import (
     StopWhenDiverged,
 )
 from toolkit.training_pace import Forecast, Stopwatch, TrainingBar
+from toolkit.training_plan import tokens_after
 from toolkit.training_twin import TrainingTwin
 
 
@@ -134,13 +135,15 @@ class PipelineTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and beside a training loss the speed and memory of the steps since the last one."""
-        seconds = self.stopwatch.lap() if "loss" in logs else None
-        if seconds:
+        seconds, steps = self.stopwatch.lap() if "loss" in logs else (0.0, 0)
+        if steps:
             if self.matrix_product_rate is None:
                 self.matrix_product_rate = matrix_product_rate(
                     self.args.device.type, self.precision
                 )
-            speed = self.plan["tokens_per_step"] / seconds
+            last = self.state.global_step
+            tokens = tokens_after(last, self.plan) - tokens_after(last - steps, self.plan)
+            speed = tokens / seconds
             used = speed * self.plan["operations_per_token"] / self.matrix_product_rate
             logs |= {
                 "tokens_per_second": round(speed, 1),

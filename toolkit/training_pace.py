@@ -24,10 +24,10 @@ class Stopwatch(TrainerCallback):
         self._since = 0.0
         self._lap = (0.0, 0)
 
-    def lap(self) -> float | None:
-        """Return the mean seconds of a step since the last lap; None if none was timed."""
-        (seconds, steps), self._lap = self._lap, (self.seconds, self.steps)
-        return (self.seconds - seconds) / (self.steps - steps) if self.steps > steps else None
+    def lap(self) -> tuple[float, int]:
+        """Return the seconds since the last lap and the steps that took them, which may be none."""
+        (seconds, steps), self._lap = self._lap, (self.seconds, max(0, self.steps))
+        return self.seconds - seconds, max(0, self.steps - steps)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._since = time.perf_counter()
