@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from toolkit.continuation import Continuation
 from toolkit.generator import Generator
@@ -32,13 +32,13 @@ def reporting_to(answers: asyncio.Queue, key: int | str) -> Callable[[Continuati
 
 
 async def follow(
-    rows: Iterable[Continuation], answers: asyncio.Queue
+    rows: Collection[Continuation], answers: asyncio.Queue
 ) -> AsyncIterator[tuple[int | str, int, int, str | None]]:
     """Yield what the rows report to `answers` until all have ended.
 
     A listener who leaves early cancels what is not done.
     """
-    open_rows = len(rows := [*rows])
+    open_rows = len(rows)
     try:
         while open_rows:
             state = await answers.get()

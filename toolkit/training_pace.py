@@ -25,9 +25,12 @@ class Stopwatch(TrainerCallback):
         self._lap = (0.0, 0)
 
     def lap(self) -> tuple[float, int]:
-        """Return the seconds since the last lap and the steps that took them, which may be none."""
-        (seconds, steps), self._lap = self._lap, (self.seconds, max(0, self.steps))
-        return self.seconds - seconds, max(0, self.steps - steps)
+        """Return the seconds since the last lap, and the timed steps that took them: 0 or more.
+
+        To be called after a step has ended.
+        """
+        (seconds, steps), self._lap = self._lap, (self.seconds, self.steps)
+        return self.seconds - seconds, self.steps - steps
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._since = time.perf_counter()
