@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import GPT2LMHeadModel, SchedulerType
+from transformers import SchedulerType
 
 from create_dataset import collate
 from import_modules import parse
@@ -19,6 +19,7 @@ from load_gpt2 import read_gpt2
 from toolkit import preflight
 from toolkit.command import UserError, command
 from toolkit.compute_rate import training_operations_per_token
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.learning_rate_trials import pick_learning_rate
 from toolkit.options import build, flag, require_ranges
 from toolkit.processes import take_own_card

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from create_dataset import collate
 from import_modules import parse
@@ -23,6 +23,7 @@ from toolkit.command import UserError, command
 from toolkit.console import say
 from toolkit.copying import judge_samples
 from toolkit.files import sha256_of
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.held_out_documents import extreme_passages, write_document_losses
 from toolkit.metrics import compare
 from toolkit.metrics_table import as_text

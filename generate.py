@@ -11,13 +11,14 @@ from pathlib import Path
 
 from datasets import DatasetDict
 from tqdm import tqdm
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from import_modules import parse
 from load_gpt2 import read_gpt2
 from toolkit.batch import continue_prompts
 from toolkit.command import command
 from toolkit.console import say
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.generator import Generator
 from toolkit.options import flag
 from toolkit.prompt_loop import PromptLoop

@@ -9,7 +9,7 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from import_modules import parse
 from toolkit import gpt2, hub
@@ -17,6 +17,7 @@ from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
 from toolkit.command import command
 from toolkit.corpus import PLAIN, read_corpus
 from toolkit.corpus_files import named_paths
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.options import flag, require_ranges
 from toolkit.run_directory import RunDirectory
 

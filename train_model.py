@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerState
+from transformers import PreTrainedTokenizerFast, TrainerState
 
 from configure_trainer import read_trainer
 from import_modules import parse
@@ -21,7 +21,8 @@ from toolkit import gpt2
 from toolkit.checkpoints import find_checkpoint, step_of
 from toolkit.command import Interrupted, command
 from toolkit.files import remove
-from toolkit.memory import keep_freed_memory, peak_memory_bytes
+from toolkit.forward import GPT2LMHeadModel
+from toolkit.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
 from toolkit.options import flag
 from toolkit.processes import is_first_process, told_by_first
 from toolkit.run_directory import RunDirectory
@@ -63,7 +64,8 @@ def train_model(
         )
         resume_stream(trainer, checkpoint)
         keep_freed_memory()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         state = trainer.state
         if trainer.interruption.came and state.global_step < state.max_steps:
             raise Interrupted(

@@ -10,11 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 os.environ.setdefault("TQDM_DELAY", "2")  # as for a user: see enter_environment
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # before any library is imported: no test reaches for the network
 )
+
+import transformers  # noqa: E402
 
 import run_pipeline  # noqa: E402
 
@@ -124,6 +127,21 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return error
 
     return call
+
+
+def library_model(model: torch.nn.Module) -> transformers.GPT2LMHeadModel:
+    """Return transformers' own model with the same weights: what ours is held against."""
+    library = transformers.GPT2LMHeadModel(model.config)
+    library.load_state_dict(model.state_dict())
+    library.loss_type = "ForCausalLM"
+    return library.eval()
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    for module in model.modules():
+        for name in {"dropout", "weight_dropout"} & vars(module).keys():
+            setattr(module, name, 0.0)
+    return model
 
 
 def chain_main(*words: str) -> None:

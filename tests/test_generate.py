@@ -7,7 +7,7 @@ import torch
 
 import generate
 from load_gpt2 import read_gpt2
-from tests.conftest import shell
+from tests.conftest import library_model, shell
 from toolkit.batch import continue_prompts
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import fenced
@@ -39,7 +39,7 @@ def continue_prompt(model, tokenizer, prompt, sampling, seed):
 
 def greedy_by_hand(model, tokenizer, prompt, count):
     """The likeliest token, again and again, by full forward passes without a cache."""
-    ids = tokenizer(prompt)["input_ids"]
+    ids, model = tokenizer(prompt)["input_ids"], library_model(model)
     new = []
     with torch.no_grad():
         while len(new) < count:

@@ -15,12 +15,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from toolkit import decoder as decoder_module
 from toolkit import generator as generator_module
+from toolkit import kernels
 from toolkit.batch import continue_all, continue_prompts
 from toolkit.byte_level_bpe import train_byte_level_bpe
 from toolkit.continuation import Continuation
+from toolkit.decoder import Decoder
 from toolkit.generator import Generator
+from toolkit.gpt2 import take_over
 from toolkit.key_value_cache import KeyValueCache
 from toolkit.sampling import Sampling
 from toolkit.text_stream import TextStream
@@ -37,7 +39,8 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer):
+def reference(tokenizer):
+    """transformers' own model."""
     torch.manual_seed(5)
     size = len(tokenizer)
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -47,6 +50,11 @@ def model(tokenizer):
     for weight in model.parameters():  # so that logits differ enough for a text that varies
         weight.data *= 4
     return model
+
+
+@pytest.fixture(scope="module")
+def model(reference):
+    return take_over(reference)
 
 
 @pytest.fixture
@@ -74,28 +82,30 @@ def ending_with(tokenizer, token):
     return tokenizer
 
 
-def test_a_batch_says_token_for_token_what_each_prompt_alone_says(model, tokenizer, small_batches):
+def test_a_batch_says_token_for_token_what_each_prompt_alone_says(
+    model, reference, tokenizer, small_batches
+):
     end = tokenizer.eos_token_id
     prompts = [tokenizer(prompt)["input_ids"] or [end] for prompt in PROMPTS]
     lengths = [24, 3, 11, 17, 24, 1]
     settings = [Sampling(length, 0, 1, 0, 1) for length in lengths]
     found = continue_all(Generator(model, tokenizer), prompts, settings, seed=1)
     for ids, length, (row,) in zip(prompts, lengths, found, strict=True):
-        assert row.new == greedy_by_hand(model, ids, length, end)
+        assert row.new == greedy_by_hand(reference, ids, length, end)
     assert len({tuple(row.new) for (row,) in found}) == len(PROMPTS)
 
 
-def test_edge_cases_say_what_transformers_generate_says(model, tokenizer, small_batches):
+def test_edge_cases_say_what_transformers_generate_says(model, reference, tokenizer, small_batches):
     """A prompt of one token, a full context, rows that join others midway, end of text at once."""
     positions = model.config.n_positions
-    end = greedy_by_hand(model, [11, 12, 13], 20, tokenizer.eos_token_id)[-1]
+    end = greedy_by_hand(reference, [11, 12, 13], 20, tokenizer.eos_token_id)[-1]
     tokenizer = ending_with(tokenizer, end)
     prompts = [[5], [end], list(range(20, 60)), [7, 8] * 50, [9] * (positions - 1), [11, 12, 13]]
     settings = [Sampling(positions - len(ids), 0, 1, 0, 1) for ids in prompts]
     found = continue_all(Generator(model, tokenizer), prompts, settings, seed=1)
     for ids, (row,) in zip(prompts, found, strict=True):
         ids = torch.tensor([ids])
-        expected = model.generate(
+        expected = reference.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=positions - ids.shape[1],
@@ -109,15 +119,15 @@ def test_edge_cases_say_what_transformers_generate_says(model, tokenizer, small_
     assert any(row.finish == "stop" for (row,) in found)
 
 
-def test_end_of_text_at_once_is_an_empty_text(model, tokenizer):
-    first = greedy_by_hand(model, [5], 1, tokenizer.eos_token_id)[0]
+def test_end_of_text_at_once_is_an_empty_text(model, reference, tokenizer):
+    first = greedy_by_hand(reference, [5], 1, tokenizer.eos_token_id)[0]
     row, other = Continuation([5], GREEDY, 1, likeliest=1), Continuation([6], GREEDY, 1)
     Generator(model, ending_with(tokenizer, first)).finish_all([row, other])
     assert (row.new, row.text, row.logprobs, row.finish) == ([], "", [], "stop")
-    assert other.new == greedy_by_hand(model, [6], GREEDY.max_new_tokens, first)
+    assert other.new == greedy_by_hand(reference, [6], GREEDY.max_new_tokens, first)
 
 
-def test_a_stop_text_over_several_tokens_ends_a_row_and_no_other(model, tokenizer):
+def test_a_stop_text_over_several_tokens_ends_a_row_and_no_other(model, reference, tokenizer):
     free, other = Continuation([5], GREEDY, 1), Continuation([6], GREEDY, 1)
     Generator(model, tokenizer).finish_all([free])
     stop = free.text[4:9]
@@ -125,10 +135,10 @@ def test_a_stop_text_over_several_tokens_ends_a_row_and_no_other(model, tokenize
     stopped = Continuation([5], replace(GREEDY, stop=(stop,)), 1)
     Generator(model, tokenizer).finish_all([stopped, other])
     assert stopped.text == free.text[: free.text.index(stop)] and stopped.finish == "stop"
-    assert other.new == greedy_by_hand(model, [6], 24, tokenizer.eos_token_id)
+    assert other.new == greedy_by_hand(reference, [6], 24, tokenizer.eos_token_id)
 
 
-def test_cancelled_rows_leave_and_disturb_nobody(model, tokenizer, small_batches):
+def test_cancelled_rows_leave_and_disturb_nobody(model, reference, tokenizer, small_batches):
     rows = [Continuation([number], GREEDY, 1) for number in range(5, 11)]
     generator = Generator(model, tokenizer)
     for row in rows:
@@ -139,7 +149,7 @@ def test_cancelled_rows_leave_and_disturb_nobody(model, tokenizer, small_batches
         generator.step()
     assert len(rows[0].new) == 2 and rows[4].new == []
     for row in (rows[1], rows[2], rows[3], rows[5]):
-        assert row.new == greedy_by_hand(model, row.prompt, 24, tokenizer.eos_token_id)
+        assert row.new == greedy_by_hand(reference, row.prompt, 24, tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -192,12 +202,13 @@ def test_the_cache_keeps_within_its_limit_when_long_rows_follow_many_short_ones(
         {"activation_function": "gelu", "n_inner": 48},
         {"scale_attn_by_inverse_layer_idx": True},
         {"scale_attn_weights": False, "tie_word_embeddings": False},
+        {"reorder_and_upcast_attn": True},
     ],
 )
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_decoder_computes_what_transformers_computes(changes, packed, monkeypatch):
     if not packed:
-        monkeypatch.setattr(decoder_module, "packing_works", lambda dtype: False)
+        monkeypatch.setattr(kernels, "packing_works", lambda dtype: False)
     torch.manual_seed(3)
     shape = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 90}
     model = GPT2LMHeadModel(GPT2Config(**shape, **changes)).eval()
@@ -205,11 +216,11 @@ def test_the_decoder_computes_what_transformers_computes(changes, packed, monkey
         weight.data *= 3
     texts = [torch.randint(90, (length,)).tolist() for length in (9, 1, 40)]
     for precision, tolerance in (("fp32", 1e-4), ("bf16", 0.3)):
-        decoder = decoder_module.Decoder(model, precision)
+        decoder = Decoder(take_over(model), precision)
         cache = decoder.empty_cache()
         cache.make_room(3, 50, 3)
-        first = [decoder.read(text, cache, row)[-1:] for row, text in enumerate(texts)]
-        first = decoder.logits(torch.cat(first))
+        states = [*decoder.read(texts[:2], cache, 0), *decoder.read(texts[2:], cache, 2)]
+        first = decoder.logits(torch.cat([own[-1:] for own in states]))
         then = decoder.step([4, 5, 6], [len(text) for text in texts], cache)
         for row, text in enumerate(texts):
             with torch.no_grad():
@@ -289,12 +300,12 @@ def test_a_stream_gives_whole_characters_and_nothing_of_a_stop_string(tokenizer)
     assert whole.text == text and not whole.stopped
 
 
-def test_log_probabilities_are_those_of_the_model(model, tokenizer):
+def test_log_probabilities_are_those_of_the_model(model, reference, tokenizer):
     ids = tokenizer("the lamp")["input_ids"]
     row = Continuation(ids, GREEDY, seed=1, likeliest=2)
     Generator(model, tokenizer).finish_all([row])
     with torch.no_grad():
-        logits = model(torch.tensor([ids + row.new])).logits[0, len(ids) - 1 :].log_softmax(-1)
+        logits = reference(torch.tensor([ids + row.new])).logits[0, len(ids) - 1 :].log_softmax(-1)
     assert len(row.logprobs) == len(row.new)
     for place, (token, (logprob, best)) in enumerate(zip(row.new, row.logprobs, strict=True)):
         assert logprob == pytest.approx(float(logits[place, token]), abs=1e-4)

@@ -10,6 +10,7 @@ import torch
 from configure_trainer import TrainerOptions, build_trainer, make_plan
 from create_dataset import collate, read_documents
 from load_gpt2 import read_gpt2
+from tests.conftest import library_model, without_dropout
 from toolkit.metrics import as_metrics
 from toolkit.run_directory import RunDirectory
 from toolkit.scoring import count_text, score_blocks
@@ -25,7 +26,7 @@ def run(finished):
 
 def plain_loss(model, blocks):
     """Mean cross entropy of all tokens but each block's first, block by block, in float64."""
-    model = model.double().eval()
+    model = library_model(model).double()
     total, count = 0.0, 0
     with torch.no_grad():
         for block in blocks:
@@ -33,19 +34,12 @@ def plain_loss(model, blocks):
             log_probabilities = model(ids[None]).logits[0, :-1].log_softmax(-1)
             total -= log_probabilities.gather(1, ids[1:, None]).sum().item()
             count += len(ids) - 1
-    model.float()
     return total / count
 
 
 def trainer_for(run, tmp_path, **options):
     """A trainer without dropout, so that its training loss can be calculated from outside."""
-    model, _ = read_gpt2(run)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    model.config.attn_pdrop = 0.0
-    for block in model.transformer.h:
-        block.attn.attn_dropout.p = 0.0
+    model = without_dropout(read_gpt2(run)[0])
     splits = read_splits(run)
     options = TrainerOptions(**{"learning_rate": 1e-9, "logging_steps": 1, **options})
     elsewhere = RunDirectory(tmp_path, seed=7, device="cpu", precision="fp32")
@@ -99,13 +93,13 @@ def test_the_reported_test_metrics_agree_with_a_float64_loop(run, finished):
 
 
 def test_accuracy_is_the_share_of_first_choices(run):
-    model, _ = read_gpt2(run)
-    test = read_splits(run)["test"]
+    model = read_gpt2(run)[0]
+    library, test = library_model(model), read_splits(run)["test"]
     right = total = 0
     with torch.no_grad():
         for block in test:
             ids = torch.from_numpy(block["input_ids"].astype(np.int64))
-            right += int((model(ids[None]).logits[0, :-1].argmax(-1) == ids[1:]).sum())
+            right += int((library(ids[None]).logits[0, :-1].argmax(-1) == ids[1:]).sum())
             total += len(ids) - 1
     assert score_blocks(model, test, collate, "fp32", "base")["correct"] == right and total
 
@@ -252,7 +246,7 @@ def test_masked_losses_are_means_over_the_learned_tokens(
     )
 
     def plain(blocks):
-        reference = read_gpt2(answers)[0].double().eval()
+        reference = library_model(read_gpt2(answers)[0]).double()
         total, count = 0.0, 0
         with torch.no_grad():
             for block in blocks:
@@ -281,7 +275,7 @@ def test_a_model_tuned_on_completions_stops_by_itself(answers, tmp_path):
     room = model.config.n_positions - len(prompt)
 
     def ends() -> bool:
-        ids = model.eval().generate(prompt[None], max_new_tokens=room, do_sample=False)[0]
+        ids = library_model(model).generate(prompt[None], max_new_tokens=room, do_sample=False)[0]
         return tokenizer.eos_token_id in ids[len(prompt) :].tolist()
 
     assert not ends()

@@ -13,7 +13,7 @@ from datasets import Dataset
 import evaluate_model
 from create_dataset import collate
 from load_gpt2 import read_gpt2
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, library_model
 from toolkit import bootstrap
 from toolkit.bootstrap import choose_units, interval, resample_totals
 from toolkit.metrics import METRICS, compare
@@ -41,7 +41,7 @@ def as_blocks(tokens, size):
 
 def losses_by_position(model, stream, size, stride):
     """Nats and first choices of every scored position: one window at a time, in float64."""
-    model, nats, right = model.double().eval(), {}, {}
+    model, nats, right = library_model(model).double(), {}, {}
     start = 0
     with torch.no_grad():
         while True:
@@ -261,8 +261,9 @@ def test_the_base_model_is_scored_once(finished, run_copy, monkeypatch):
 MEASURE = """
 import sys, torch
 from datasets import load_from_disk
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config
 from create_dataset import collate
+from toolkit.gpt2 import fresh_model
 from toolkit.memory import peak_memory_bytes
 from toolkit.scoring import score_pieces
 from toolkit.windows import find_pieces
@@ -271,7 +272,7 @@ config = GPT2Config(vocab_size=2000, n_layer=1, n_head=1, n_embd=16, n_positions
 for folder in sys.argv[1:]:
     blocks = load_from_disk(folder).with_format("numpy")
     pieces = find_pieces(blocks, 0)
-    sums = score_pieces(GPT2LMHeadModel(config), blocks, collate, pieces, 48, "fp32", "")
+    sums = score_pieces(fresh_model(config), blocks, collate, pieces, 48, "fp32", "")
     print(int(sums["tokens"].sum()), peak_memory_bytes())
 """
 

@@ -21,7 +21,7 @@ import torch
 
 import generate
 from load_gpt2 import read_gpt2
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, library_model
 from toolkit.continuation import Continuation
 from toolkit.generator import Generator
 from toolkit.run_directory import RunDirectory
@@ -129,7 +129,7 @@ def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
     new = [again.get(token) for token in tokens[len(ids) :]]
     new = new[: new.index(None)] if None in new else new
     with torch.no_grad():
-        expected = model(torch.tensor([ids + new])).logits[0].log_softmax(-1)
+        expected = library_model(model)(torch.tensor([ids + new])).logits[0].log_softmax(-1)
     assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
     for place, token in enumerate((ids + new)[1:], start=1):
         logprob = float(expected[place - 1, token])

@@ -25,8 +25,8 @@ from toolkit.log_history import read_log
 from toolkit.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.run_directory import RunDirectory
 from toolkit.trainable import train_last_blocks
+from toolkit.trainer import PipelineTrainer
 from toolkit.training_plan import seconds_left, verdict
-from toolkit.training_twin import TrainingTwin
 from train_test_split import read_splits
 
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 48, "vocab_size": 131}
@@ -50,13 +50,6 @@ def trainer_for(run, folder, **flags):
     return build_trainer(model, read_splits(run), options, plan, elsewhere)
 
 
-def without_dropout(trainer):
-    for module in trainer.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return trainer
-
-
 # Freezing and adapters
 
 
@@ -76,7 +69,7 @@ def test_backward_stops_at_the_first_trainable_block():
     for number, block in enumerate(model.transformer.h):
         block.attn.c_attn.register_full_backward_hook(lambda *_, n=number: reached.append(n))
     ids = torch.randint(131, (2, 48))
-    model(input_ids=ids, labels=ids).loss.backward()
+    model(ids, labels=ids).backward()
     assert reached == [2]
 
 
@@ -145,38 +138,24 @@ def test_operations_per_token_follow_what_is_trained():
 # Memory
 
 
-@pytest.mark.parametrize("rows_that_fit", [1, 2, 3])
-def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_step(
-    run, tmp_path, capsys, monkeypatch, rows_that_fit
-):
-    flags = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 2}
-    expected = without_dropout(trainer_for(run, tmp_path / "whole", **flags))
-    expected.train()
-    loss = TrainingTwin.loss
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_running_out_of_memory_says_what_to_do_and_loses_nothing(run_copy, monkeypatch, error):
+    configure_trainer.main(["--run_dir", str(run_copy), "--max_steps", "8", "--eval_steps", "2"])
+    loss, calls = PipelineTrainer.compute_loss, []
 
-    def out_of_memory(self, ids, labels, count):
-        value = loss(self, ids, labels, count)
-        if len(ids) > rows_that_fit:
-            value.backward()  # gradients are half there
-            raise torch.OutOfMemoryError
-        return value
+    def out_of_memory(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return loss(*args, **kwargs)
 
-    monkeypatch.setattr(TrainingTwin, "loss", out_of_memory)
-    trainer = without_dropout(trainer_for(run, tmp_path / "split", **flags))
-    trainer.train()
-    assert trainer.rows_at_once == (2 if rows_that_fit > 1 else 1)
-    assert "out of memory: going on with micro-batches of 2" in capsys.readouterr().out
-    for got, wanted in zip(trainer.model.parameters(), expected.model.parameters(), strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-3)
-
-
-def test_a_single_block_that_does_not_fit_is_refused(run, tmp_path, monkeypatch):
-    def out_of_memory(*_, **__):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(TrainingTwin, "loss", out_of_memory)
-    with pytest.raises(UserError, match="out of memory with a micro-batch of one block"):
-        trainer_for(run, tmp_path).train()
+    monkeypatch.setattr(PipelineTrainer, "compute_loss", out_of_memory)
+    with pytest.raises(SystemExit, match="2"):
+        train_model.main(["--run_dir", str(run_copy)])
+    assert (run_copy / "checkpoints" / "checkpoint-2").is_dir()
+    train_model.main(["--run_dir", str(run_copy)])
+    record = json.loads((run_copy / "train_model.json").read_text())
+    assert record["measured"]["resumed_from"] == 2 and record["results"]["steps"] == 8
 
 
 def test_the_automatic_micro_batch_is_the_largest_divisor_that_fits():
@@ -209,22 +188,23 @@ PEAK = """
 import sys, torch
 from transformers import GPT2Config
 from toolkit.gpt2 import fresh_model
+from toolkit.kernels import choose_kernels
 from toolkit.memory import keep_freed_memory, peak_memory_bytes
 from toolkit.preflight import held_bytes, memory_need
-from toolkit.training_twin import TrainingTwin
 precision, blocks = sys.argv[1], int(sys.argv[2])
 model = fresh_model(GPT2Config(n_layer=6, n_head=6, n_embd=384, vocab_size=8000, n_positions=256))
 keep_freed_memory()
 need = memory_need(model, 256, precision)
 print(held_bytes("cpu") + need.of(blocks))
-twin = TrainingTwin(model, precision)
+model.train()
+kernels = choose_kernels("cpu", precision, "training")
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 for _ in range(2):
     ids = torch.randint(8000, (blocks, 256))
-    twin.loss(ids, ids, 1).backward()
+    model(ids, labels=ids, kernels=kernels).backward()
     optimizer.step()
     optimizer.zero_grad()
-    twin.refresh()
+    kernels.refresh()
 print(peak_memory_bytes())
 """
 
@@ -288,13 +268,13 @@ def test_the_verdict_says_how_validation_went(losses, expected):
 
 @pytest.mark.parametrize("worse", [math.nan, math.inf, 50.0], ids=str)
 def test_divergence_stops_training_and_keeps_the_best_checkpoint(run, tmp_path, worse, monkeypatch):
-    loss, calls = TrainingTwin.loss, []
+    loss, calls = PipelineTrainer.compute_loss, []
 
     def explode(self, *args, **kwargs):
         calls.append(1)
         return loss(self, *args, **kwargs) * (1 if len(calls) <= 2 else worse)
 
-    monkeypatch.setattr(TrainingTwin, "loss", explode)
+    monkeypatch.setattr(PipelineTrainer, "compute_loss", explode)
     flags = {"eval_steps": 2, "logging_steps": 1}
     trainer = trainer_for(run, tmp_path, **flags)
     with pytest.raises(

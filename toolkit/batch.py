@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from toolkit.continuation import Continuation
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.generator import Generator
 from toolkit.sampling import Sampling, prompt_ids
 

@@ -3,8 +3,8 @@
 import time
 
 import torch
-from transformers import GPT2LMHeadModel
 
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.precision import DTYPES
 
 MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}  # large enough to be bound by arithmetic

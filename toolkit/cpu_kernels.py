@@ -1,29 +1,15 @@
-"""What GPT-2's blocks compute, in ways that a CPU does faster than the library's.
+"""Attention and dropout, in ways that a CPU does faster than PyTorch's own.
 
-Attention: the library's flash attention takes three times as long for short blocks, and with
-dropout it falls back to a way that keeps every weight of every block. Dropout: its random numbers
-are drawn one by one. GELU: GPT-2's is made of eight operations, PyTorch's of one.
+Attention: PyTorch's flash attention takes three times as long for short blocks, and with dropout it
+falls back to a way that keeps every weight of every block. Dropout: PyTorch draws its random
+numbers one by one.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, GPT2LMHeadModel
 
 QUERIES_AT_ONCE = 256
 WEIGHTS_AT_ONCE = 4 * 2**20  # attention weights that exist at the same time
-
-
-def use_cpu_kernels(model: GPT2LMHeadModel) -> None:
-    """Change the model's modules in place; what they compute stays the same."""
-    model.config._attn_implementation = "cpu_kernels"
-    for block in model.transformer.h:
-        block.mlp.act = torch.nn.GELU(approximate="tanh")
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, torch.nn.Dropout):
-                setattr(module, name, Dropout(child.p))
 
 
 def draw_seed() -> int:
@@ -57,17 +43,9 @@ class DropoutFunction(torch.autograd.Function):
         return gradient * Masks(ctx.seed, ctx.rate).next(gradient), None
 
 
-class Dropout(torch.nn.Module):
-    """`torch.nn.Dropout`, with masks drawn 64 bits at a time, and drawn again going back."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.p = rate
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.p:
-            return values
-        return DropoutFunction.apply(values, self.p)
+def drop(values: torch.Tensor, rate: float) -> torch.Tensor:
+    """Return `torch.nn.functional.dropout`; masks are drawn again going back, never kept."""
+    return DropoutFunction.apply(values, rate)
 
 
 def tiles(queries: torch.Tensor) -> list[tuple[slice, slice, slice]]:
@@ -99,7 +77,7 @@ class CausalAttention(torch.autograd.Function):
     def forward(ctx, queries, keys, values, scale, rate):
         ctx.save_for_backward(queries, keys, values)
         ctx.scale, ctx.rate, ctx.seed = scale, rate, draw_seed() if rate else 0
-        masks, out = Masks(ctx.seed, rate), torch.empty_like(queries)
+        masks, out = Masks(ctx.seed, rate) if rate else None, torch.empty_like(queries)
         for head, query, key in tiles(queries):
             weights = attention_weights(queries[head, query], keys[head, key], scale)
             if rate:
@@ -110,7 +88,7 @@ class CausalAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         queries, keys, values = ctx.saved_tensors
-        masks = Masks(ctx.seed, ctx.rate)
+        masks = Masks(ctx.seed, ctx.rate) if ctx.rate else None
         grad_queries, grad_keys, grad_values = (
             torch.zeros_like(tensor) for tensor in (queries, keys, values)
         )
@@ -130,25 +108,16 @@ class CausalAttention(torch.autograd.Function):
         return grad_queries, grad_keys, grad_values, None, None
 
 
-def cpu_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Return attention's output, (batch, time, heads, depth), as the library's interface asks.
+def causal_attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, rate: float
+) -> torch.Tensor:
+    """Return attention's output for whole blocks; all four are (batch, time, heads, depth).
 
-    Each of `query`, `key`, `value`: (batch, heads, time, depth), of whole blocks without padding
-    before them, which is what training has. https://huggingface.co/docs/transformers/attention_interface
+    `scale`: of the products. `rate`: of dropout, on the attention weights.
     """
-    batch, heads, time, depth = query.shape
-    folded = (tensor.reshape(batch * heads, time, depth) for tensor in (query, key, value))
-    out = CausalAttention.apply(*folded, scaling or depth**-0.5, dropout)
-    return out.view(batch, heads, time, depth).transpose(1, 2), None
-
-
-AttentionInterface.register("cpu_kernels", cpu_attention)
+    batch, time, heads, depth = queries.shape
+    folded = (
+        part.transpose(1, 2).reshape(batch * heads, time, depth) for part in (queries, keys, values)
+    )
+    out = CausalAttention.apply(*folded, scale, rate)
+    return out.view(batch, heads, time, depth).transpose(1, 2)

@@ -8,15 +8,6 @@ so that only a chunk of them lives. (The idea is that of Liger Kernel, arXiv:241
 import torch
 
 ROWS_ON_CPU, ROWS_ON_CARD = 256, 4096  # what stays in the caches; what keeps a card busy
-ALIGNMENT = 64  # matrix products are up to 1.6 times as fast where the vocabulary is a multiple
-
-
-def aligned(weight: torch.Tensor) -> torch.Tensor:
-    """Return a head's weight (vocabulary, width) with rows of zeros up to a multiple of 64."""
-    vocabulary, width = weight.shape
-    padded = weight.new_zeros(-(-vocabulary // ALIGNMENT) * ALIGNMENT, width)
-    padded[:vocabulary] = weight
-    return padded
 
 
 def rows_at_once(device: str) -> int:
@@ -33,8 +24,9 @@ def next_token_loss(
     """Return the summed cross entropy of `targets` over `count`: a float32 scalar, in nats.
 
     `states`: (rows, width), the last hidden states. `weight`: (vocabulary, width), what the
-    gradient goes to; `padded`: the same values as of `aligned`. `targets`: (rows,), token ids.
-    `count`: how many tokens the whole step predicts, so that micro-batches add up to its mean.
+    gradient goes to; `padded`: the same values in the states' type, with rows of zeros below.
+    `targets`: (rows,), token ids. `count`: how many tokens the whole step predicts, so that
+    micro-batches add up to its mean.
     """
     return FusedLoss.apply(states, weight, padded, targets, count)
 
@@ -42,8 +34,7 @@ def next_token_loss(
 class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, padded, targets, count):
-        vocabulary = len(weight)
-        rows = rows_at_once(states.device.type)
+        rows, vocabulary = rows_at_once(states.device.type), len(weight)
         grad_states = torch.empty_like(states)
         grad_padded = torch.zeros_like(padded) if ctx.needs_input_grad[1] else None
         logits = states.new_empty(min(rows, len(states)), len(padded))
@@ -52,20 +43,43 @@ class FusedLoss(torch.autograd.Function):
             part, target = states[start : start + rows], targets[start : start + rows, None]
             scores = torch.mm(part, padded.T, out=logits[: len(part)])
             scores[:, vocabulary:] = -torch.inf
-            gradient = scores.softmax(-1)
-            chosen = gradient.gather(1, target)
-            loss -= chosen.float().log().sum()
-            gradient.scatter_(1, target, chosen - 1)
+            # Shares are float32: in fp16 that of a token beyond 17 nats is 0, its loss infinite.
+            shares = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
+            share = shares.gather(1, target)
+            loss += nats_of(share, scores, target).sum()
+            gradient = scores.copy_(shares.scatter_(1, target, share - 1))
             torch.mm(gradient, padded, out=grad_states[start : start + rows])
             if grad_padded is not None:
                 grad_padded.addmm_(gradient.T, part)
         ctx.save_for_backward(grad_states, grad_padded)
-        ctx.vocabulary, ctx.count = vocabulary, count
+        ctx.like, ctx.count = weight, count
         return loss / count
 
     @staticmethod
     def backward(ctx, grad_loss):
         grad_states, grad_padded = ctx.saved_tensors
-        scale = grad_loss / ctx.count
-        grad_weight = None if grad_padded is None else grad_padded.mul_(scale)[: ctx.vocabulary]
+        scale, grad_weight = grad_loss / ctx.count, None
+        if grad_padded is not None:
+            grad_weight = grad_padded.mul_(scale)[: len(ctx.like)].to(ctx.like.dtype)
         return grad_states.mul_(scale), grad_weight, None, None, None
+
+
+def nats_of(share: torch.Tensor, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return -ln of the targets' shares, (rows, 1); beyond 87 nats, where float32 ends, too."""
+    nats = -share.log()
+    if (far := share == 0).any():
+        exact = scores.float().logsumexp(1, keepdim=True) - scores.gather(1, target).float()
+        nats = torch.where(far, exact, nats)
+    return nats.float()
+
+
+def token_losses(
+    states: torch.Tensor, padded: torch.Tensor, vocabulary: int, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each target's loss, float32 nats, and whether it was the first choice: (rows,) both.
+
+    As `next_token_loss`, one by one and without gradients; the rows are few enough at once.
+    """
+    logits = torch.mm(states, padded.T)[:, :vocabulary].float()
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return losses, logits.argmax(-1) == targets

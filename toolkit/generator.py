@@ -7,13 +7,15 @@ says does not depend on what else is in the batch, and the next one takes its pl
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import accumulate
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from toolkit.continuation import Continuation, conclude, describe
 from toolkit.decoder import Decoder
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.sampling import Sampling
 from toolkit.text_stream import TextStream
 from toolkit.token_choice import choose
@@ -21,6 +23,7 @@ from toolkit.token_choice import choose
 MOST_ROWS = 64
 MOST_CACHE_BYTES = 12 * 10**8  # GPT-2 in float32: 16 rows of 1,024 tokens
 MOST_READ = 2048  # tokens of prompts between two tokens of the rows that are there
+MOST_TOGETHER = 64  # tokens of prompts in one pass: no more rows than a step has
 DRAWS = 2**32  # a random number is one of so many
 
 
@@ -110,18 +113,21 @@ class Generator:
         return joining
 
     def read_prompts(self, joining: list[Continuation]) -> None:
-        """Add rows to the batch, and run each one's prompt through the model, alone."""
+        """Add rows to the batch, and run their prompts through the model, short ones together."""
         first = len(self.rows)
         self.rows += joining
         columns = max(row.columns for row in self.rows)
         self.cache.make_room(len(self.rows), columns, self.most_rows(columns))
-        logits = []
-        for number, row in enumerate(joining, start=first):
-            hidden = self.decoder.read(row.prompt, self.cache, number)
-            logits.append(self.decoder.logits(hidden[-1:]))
-            if row.describe_prompt:
-                self.describe_prompt(row, hidden)
-        self.take(joining, torch.cat(logits))
+        last = []
+        while joining[len(last) :]:
+            together = fitting(joining[len(last) :])
+            prompts = [row.prompt for row in together]
+            found = self.decoder.read(prompts, self.cache, first + len(last))
+            for row, states in zip(together, found, strict=True):
+                last.append(states[-1:])
+                if row.describe_prompt:
+                    self.describe_prompt(row, states)
+        self.take(joining, self.decoder.logits(torch.cat(last)))
 
     def describe_prompt(self, row: Continuation, hidden: torch.Tensor) -> None:
         row.prompt_logprobs.append(None)  # nothing foretells the first
@@ -191,3 +197,9 @@ class Generator:
             conclude(row, "length")
         elif row.progress:
             row.progress(row)
+
+
+def fitting(rows: list[Continuation]) -> list[Continuation]:
+    """Return the first rows, at least one, whose prompts go through the model together."""
+    ends = accumulate(len(row.prompt) for row in rows)
+    return rows[: max(1, sum(end <= MOST_TOGETHER for end in ends))]

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
     GPT2Config,
-    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
 )
 
 from toolkit.command import UserError, first_line
+from toolkit.forward import GPT2LMHeadModel
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -46,6 +47,8 @@ def open_model(folder: Path) -> GPT2LMHeadModel:
         raise UserError(
             f"{folder} holds a {config.model_type} model; this pipeline trains GPT-2 models"
         )
+    if config.add_cross_attention:
+        raise UserError(f"{folder} has cross-attention: it is the decoder of another kind of model")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{folder} holds no *.safetensors weights (pickled .bin weights are not opened)"
@@ -72,8 +75,15 @@ def open_model(folder: Path) -> GPT2LMHeadModel:
 
 
 def fresh_model(config: GPT2Config) -> GPT2LMHeadModel:
-    """Return a model with random weights, drawn from torch's current seed."""
-    return with_true_loss(GPT2LMHeadModel(config))
+    """Return a model with random weights, drawn by transformers from torch's current seed."""
+    return take_over(transformers.GPT2LMHeadModel(config))
+
+
+def take_over(model: transformers.GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """Return transformers' model with our forward pass, and weights of its own."""
+    taken = GPT2LMHeadModel(model.config)
+    taken.load_state_dict(model.state_dict())
+    return with_true_loss(taken).train(model.training)
 
 
 def with_true_loss(model: GPT2LMHeadModel) -> GPT2LMHeadModel:

@@ -1,10 +1,14 @@
 """How much memory this process has needed at most, and keeping what it has."""
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 import psutil
 import torch
+
+from toolkit.command import UserError
 
 
 def peak_memory_bytes() -> int:
@@ -30,3 +34,19 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def out_of_memory_refused(blocks: int) -> Iterator[None]:
+    """Say in one line what to do where memory ends. `blocks`: of a micro-batch."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a processor's has no class
+        if "memory" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"out of memory with micro-batches of {blocks}: other programs may have taken it since "
+            "step 6 looked; the same command goes on from the last checkpoint, or give step 6 "
+            "--per_device_train_batch_size auto, a shorter --block_size, --trainable_blocks or "
+            "--lora_rank"
+        ) from None

@@ -8,8 +8,10 @@ import psutil
 import torch
 
 from toolkit.command import UserError
-from toolkit.fused_loss import ALIGNMENT, rows_at_once
-from toolkit.training_twin import TrainingTwin
+from toolkit.fused_loss import rows_at_once
+from toolkit.kernels import ALIGNMENT, choose_kernels
+from toolkit.precision import autocast
+from toolkit.trainable import plain_model
 
 CGROUP = Path("/sys/fs/cgroup")  # where a container's memory is bounded
 
@@ -28,25 +30,26 @@ class MemoryNeed:
 def memory_need(model: torch.nn.Module, block_size: int, precision: str) -> MemoryNeed:
     """Return what training `model` takes, by sending one block through it and counting.
 
-    Fixed are the twin's weights, gradients and AdamW's two moments in float32, and the chunk of
-    logits; for each block, what forward keeps for going back.
+    Fixed are the weights in `precision`, gradients and AdamW's two moments in float32, and the
+    chunk of logits; for each block, what forward keeps for going back.
     """
-    twin = TrainingTwin(model, precision)
-    config, item = twin.twin.config, twin.padded.element_size()
+    plain = plain_model(model)
+    device, config = plain.device.type, plain.config
+    kernels = choose_kernels(device, precision, "training")
     kept: dict[int, int] = {}
-    weights = {weight.untyped_storage().data_ptr() for weight in twin.twin.parameters()}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    ids = torch.zeros(1, block_size, dtype=torch.int64, device=twin.padded.device)
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        states = twin.body(ids, use_cache=False).last_hidden_state
-    width = config.vocab_size + ALIGNMENT
-    chunk = 3 * rows_at_once(states.device.type) * width * item  # scores, softmax and a copy
+    ids = torch.zeros(1, block_size, dtype=torch.int64, device=plain.device)
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with torch.random.fork_rng(), autocast(device, precision), hooks:
+        states = plain.train().transformer(ids, kernels)
+    for tensor in (*model.parameters(), *kernels.copies.values()):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    item, width = states.element_size(), config.vocab_size + ALIGNMENT
+    chunk = rows_at_once(device) * width * (2 * item + 4)  # scores, a copy, and float32 shares
     copies = 0 if precision == "fp32" else sum(w.numel() * item for w in model.parameters())
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
     head = 2 * width * config.n_embd * item  # its gradient, and the embedding's to be added to it

@@ -47,14 +47,6 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
-def average_gradients(model: torch.nn.Module) -> None:
-    """Let every process have the mean of all processes' gradients."""
-    for weight in model.parameters():
-        if weight.grad is not None:
-            torch.distributed.all_reduce(weight.grad)
-            weight.grad /= process_count()
-
-
 def own_batches(micro_batch: int, accumulation: int) -> tuple[int, int]:
     """Return a process's micro-batch and accumulation, for the same effective batch of all."""
     processes = process_count()

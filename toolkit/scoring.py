@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tqdm import tqdm
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from toolkit.forward import GPT2LMHeadModel
+from toolkit.fused_loss import token_losses
+from toolkit.kernels import Kernels, choose_kernels
 from toolkit.precision import autocast
 from toolkit.windows import Collate, Pieces, block_size_of, window_batches
 
@@ -52,13 +55,15 @@ def score_pieces(
     size = block_size_of(blocks)
     together, _ = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
     batches = window_batches(blocks, collate, stride, max(1, together // size))
+    kernels = choose_kernels(model.device.type, precision, "scoring")
     windows = -(-(len(blocks) - 1) * size // stride) + 1
-    with tqdm(desc=label, total=windows, unit="block", leave=False) as progress:
+    adapters = autocast(model.device.type, precision)  # their products are not of our kernels
+    with adapters, tqdm(desc=label, total=windows, unit="block", leave=False) as progress:
         for starts, batch in batches:
             rows, places = np.nonzero(batch["labels"][:, 1:].numpy() != -100)
             of_token = pieces.of(starts[rows] + places + 1)
             first = of_token.min(initial=len(pieces.starts))
-            nats, correct = score_batch(model, batch, precision)
+            nats, correct = score_batch(model, batch, kernels)
             for name, values in (("nats", nats), ("correct", correct), ("tokens", None)):
                 parts = np.bincount(of_token - first, values)
                 sums[name][first : first + len(parts)] += parts
@@ -68,7 +73,7 @@ def score_pieces(
 
 @torch.inference_mode()
 def score_batch(
-    model: GPT2LMHeadModel, batch: dict[str, torch.Tensor], precision: str
+    model: GPT2LMHeadModel, batch: dict[str, torch.Tensor], kernels: Kernels
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each token with a label, in reading order: its nats, and 1.0 if it was guessed.
 
@@ -76,20 +81,14 @@ def score_batch(
     """
     ids, labels = (batch[name].to(model.device) for name in ("input_ids", "labels"))
     scored = labels[:, 1:] != -100
-    nats, correct = [], []
+    states = model.transformer(ids[:, :-1], kernels)[scored]
+    head = kernels.padded(model.lm_head.weight)
     _, rows = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
-    with autocast(model.device.type, precision):
-        states = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state
-        for part, targets in zip(
-            states[scored].split(rows),
-            labels[:, 1:][scored].split(rows),
-            strict=True,
-        ):
-            logits = model.lm_head(part).float()
-            losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-            nats.append(losses.double().cpu())
-            correct.append((logits.argmax(-1) == targets).double().cpu())
-    return torch.cat(nats).numpy(), torch.cat(correct).numpy()
+    found = [
+        token_losses(part, head, model.config.vocab_size, targets)
+        for part, targets in zip(states.split(rows), labels[:, 1:][scored].split(rows), strict=True)
+    ]
+    return tuple(torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
 
 
 def count_text(

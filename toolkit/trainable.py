@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import GPT2LMHeadModel
 
 from toolkit.command import UserError
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.gpt2 import open_model, with_true_loss
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -1,6 +1,5 @@
 """The library's Trainer, with what this pipeline promises on top of it."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +7,36 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from toolkit.command import UserError
-from toolkit.compute_rate import matrix_product_rate
-from toolkit.console import say
+from toolkit.kernels import choose_kernels
 from toolkit.log_history import LogHistory
-from toolkit.memory import peak_memory_bytes
-from toolkit.processes import average_gradients
+from toolkit.precision import autocast
 from toolkit.scoring import score_blocks
 from toolkit.trainable import plain_model
 from toolkit.training_callbacks import (
-    AfterEachStep,
     EarlyStopping,
     KeepBestAndLast,
+    RefreshCopies,
     SaveOnSignal,
     StopWhenDiverged,
 )
-from toolkit.training_pace import Forecast, Stopwatch, TrainingBar
-from toolkit.training_plan import tokens_after
-from toolkit.training_twin import TrainingTwin
+from toolkit.training_pace import Forecast, Speedometer, Stopwatch, TrainingBar
 
 
 class PipelineTrainer(Trainer):
     """A Trainer that is fast, and whose losses are true means per token.
 
-    Forward and backward run through a `TrainingTwin`, which never holds full logits. Stock
-    evaluation averages the means of batches, holds full logits, and draws a random number, so that
-    dropout differs afterwards; this one does not disturb the training.
+    Everything that is replaced of the library's:
+    - `compute_loss`: the model's own forward pass (`toolkit/forward.py`) gives the loss, because
+      stock training mis-scales GPT-2's and holds full logits, several times.
+    - `evaluate`: validation sums over all tokens (`toolkit/scoring.py`), because stock evaluation
+      averages the means of batches, holds full logits, and draws a random number, so that dropout
+      differs afterwards.
+    Everything that is added is a callback:
+    - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
+    - `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two): honest speeds.
+    - `LogHistory`: the log as a file.
+    - `SaveOnSignal`: Ctrl-C loses nothing.
+    - `StopWhenDiverged`, `EarlyStopping`, `KeepBestAndLast`: the best model is kept, disk is not.
     """
 
     def __init__(
@@ -47,25 +50,22 @@ class PipelineTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.plan = plan
-        self.precision, self.compiled = precision, compiled
-        if plain_model(
-            self.model
-        ).config.tie_word_embeddings:  # resuming, the library takes it for missing
+        model, device = plain_model(self.model), self.args.device.type
+        self.precision = precision
+        self.kernels = choose_kernels(device, precision, "training")
+        self.loss_is_scaled_for_ga = True  # by the tokens of all micro-batches
+        if model.config.tie_word_embeddings:  # resuming, the library takes it for missing
             self.model._keys_to_ignore_on_save = ["lm_head.weight"]
-        self.twin: TrainingTwin | None = None
-        self.rows_at_once = self.args.per_device_train_batch_size
-        self.batches: list[dict[str, torch.Tensor]] = []  # micro-batches of the present step
-        self.step_of_batches = -1
-        self.matrix_product_rate: float | None = None
+        if compiled:
+            model.transformer.compile()
         self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         for callback in (
-            AfterEachStep(self.refresh_twin),
+            RefreshCopies(self.kernels),
             self.stopwatch,
             self.interruption,
-            StopWhenDiverged(plain_model(self.model).config.vocab_size),
+            StopWhenDiverged(model.config.vocab_size),
             Forecast(self.stopwatch, plan),
             KeepBestAndLast(),
             TrainingBar(),
@@ -74,89 +74,37 @@ class PipelineTrainer(Trainer):
             self.add_callback(callback)
         if patience:
             self.add_callback(EarlyStopping(patience))
+        # Before all others, trackers among them, so that they see what it adds to the log.
+        speedometer = Speedometer(self.stopwatch, plan, device, precision)
+        self.callback_handler.callbacks.insert(0, speedometer)
 
-    def training_step(
+    def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Add a micro-batch's gradients; return its share of the step's mean loss, in nats.
+        """Return a micro-batch's share of the step's mean loss, in nats per predicted token.
 
-        Where a card's memory does not suffice, the micro-batch is halved from here on, and the
-        step's gradients are taken anew: the effective batch stays what it was.
+        `num_items_in_batch`: the tokens that the step predicts, in all processes, whose gradients
+        are averaged and not summed: hence the factor.
         """
-        if self.twin is None:  # only now are a checkpoint's weights in the model
-            self.twin = TrainingTwin(self.model, self.precision, self.compiled)
-        if self.step_of_batches != self.state.global_step:
-            self.step_of_batches, self.batches = self.state.global_step, []
-        self.batches.append(self._prepare_inputs(inputs))
-        again = self.batches[-1:]
-        while True:
-            try:
-                for batch in again:
-                    loss = self.backward(batch, num_items_in_batch)
-                break
-            except torch.OutOfMemoryError:
-                self.halve_micro_batch()
-                again = self.batches
-        if self.accelerator.sync_gradients and self.accelerator.num_processes > 1:
-            average_gradients(self.model)
-        return loss
-
-    def backward(self, batch: dict[str, torch.Tensor], count: torch.Tensor) -> torch.Tensor:
-        """Take the gradients of a micro-batch, `rows_at_once` rows at a time."""
-        total = torch.zeros((), device=self.args.device)
-        rows = self.rows_at_once
-        for parts in zip(
-            *(batch[name].split(rows) for name in ("input_ids", "labels")), strict=True
-        ):
-            loss = self.twin.loss(*parts, count) * self.accelerator.num_processes
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
-
-    def halve_micro_batch(self) -> None:
-        if self.rows_at_once == 1:
-            raise UserError(
-                "out of memory with a micro-batch of one block: choose a shorter --block_size, "
-                "--trainable_blocks, --lora_rank or a smaller --model"
+        names = ("input_ids", "labels")
+        with autocast(self.args.device.type, self.precision):  # for adapters; kernels know theirs
+            loss = model(
+                **{name: inputs[name] for name in names},
+                count=num_items_in_batch,
+                kernels=self.kernels,
             )
-        self.rows_at_once = math.ceil(self.rows_at_once / 2)
-        say(
-            f"       out of memory: going on with micro-batches of {self.rows_at_once}; the "
-            "effective batch stays the same"
-        )
-        self.model.zero_grad()
-        torch.cuda.empty_cache()
-
-    def refresh_twin(self) -> None:
-        self.twin.refresh()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and beside a training loss the speed and memory of the steps since the last one."""
-        seconds, steps = self.stopwatch.lap() if "loss" in logs else (0.0, 0)
-        if steps:
-            if self.matrix_product_rate is None:
-                self.matrix_product_rate = matrix_product_rate(
-                    self.args.device.type, self.precision
-                )
-            last = self.state.global_step
-            tokens = tokens_after(last, self.plan) - tokens_after(last - steps, self.plan)
-            speed = tokens / seconds
-            used = speed * self.plan["operations_per_token"] / self.matrix_product_rate
-            logs |= {
-                "tokens_per_second": round(speed, 1),
-                "model_flops_utilization": round(used, 4),
-                "peak_memory_bytes": peak_memory_bytes(),
-            }
-        super().log(logs, start_time)
+        return loss * self.accelerator.num_processes
 
     def evaluate(self, eval_dataset: Dataset | None = None, *_: Any, **__: Any) -> dict[str, float]:
         """Return `eval_loss`: mean nats per predicted token over the whole validation split."""
         blocks = self.eval_dataset if eval_dataset is None else eval_dataset
         self.model.eval()
-        sums = score_blocks(self.model, blocks, self.data_collator, self.precision, "validating")
+        model = plain_model(self.model)
+        sums = score_blocks(model, blocks, self.data_collator, self.precision, "validating")
         self.model.train()
         metrics = {"eval_loss": sums["nats"] / sums["tokens"]}
         self.log(metrics)

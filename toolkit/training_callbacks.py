@@ -3,7 +3,6 @@
 import math
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,20 @@ from transformers import (
 )
 
 from toolkit.command import UserError
+from toolkit.kernels import Kernels
 from toolkit.processes import any_process
 
 
-class AfterEachStep(TrainerCallback):
-    """Do something as soon as the optimizer has changed the weights."""
+class RefreshCopies(TrainerCallback):
+    """Let the copies of weights in the run's precision follow the weights."""
 
-    def __init__(self, action: Callable[[], None]):
-        self.action = action
+    def __init__(self, kernels: Kernels):
+        self.kernels = kernels
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self.action()
+        self.kernels.refresh()
+
+    on_train_begin = on_optimizer_step  # a checkpoint's weights may have come
 
 
 class StopWhenDiverged(TrainerCallback):

@@ -12,8 +12,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from toolkit.compute_rate import matrix_product_rate
 from toolkit.console import duration, say
-from toolkit.training_plan import seconds_left
+from toolkit.memory import peak_memory_bytes
+from toolkit.training_plan import seconds_left, tokens_after
 
 
 class Stopwatch(TrainerCallback):
@@ -48,6 +50,38 @@ class Stopwatch(TrainerCallback):
         self._since = time.perf_counter()
 
     on_log = on_evaluate = on_save = _resume
+
+
+class Speedometer(TrainerCallback):
+    """Add to each training loss in the log the speed and memory of the steps since the last one."""
+
+    def __init__(self, stopwatch: Stopwatch, plan: dict[str, Any], device: str, precision: str):
+        self.stopwatch, self.plan, self.machine = stopwatch, plan, (device, precision)
+        self.matrix_product_rate: float | None = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        seconds, steps = self.stopwatch.lap() if "loss" in (logs or {}) else (0.0, 0)
+        if not steps:
+            return
+        if self.matrix_product_rate is None:
+            self.matrix_product_rate = matrix_product_rate(*self.machine)
+        last = state.global_step
+        tokens = tokens_after(last, self.plan) - tokens_after(last - steps, self.plan)
+        used = tokens / seconds * self.plan["operations_per_token"] / self.matrix_product_rate
+        measured = {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "model_flops_utilization": round(used, 4),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        logs |= measured  # what the callbacks after this one see, and what is kept
+        state.log_history[-1] |= measured
 
 
 class Forecast(TrainerCallback):

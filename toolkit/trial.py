@@ -10,10 +10,11 @@ from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from toolkit.batch import continue_all
 from toolkit.files import write_atomically
+from toolkit.forward import GPT2LMHeadModel
 from toolkit.generator import Generator
 from toolkit.sampling import Sampling, openings, prompt_ids
 from toolkit.scoring import score_pieces
