@@ -27,6 +27,7 @@ from import_modules import cpu_has_bf16
 from toolkit.batch import continue_all
 from toolkit.byte_level_bpe import train_byte_level_bpe
 from toolkit.generator import Generator
+from toolkit.gpt2 import take_over
 from toolkit.sampling import Sampling
 
 SHAPES = {
@@ -73,7 +74,7 @@ def ways_to_generate(
     tokenizer = EveryEntry(model.config.vocab_size)
     ways = {"model.generate, one by one, fp32": lambda: one_by_one(model, prompts)}
     for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
-        generator = Generator(model, tokenizer, precision)
+        generator = Generator(take_over(model), tokenizer, precision)
         ways[f"one batch, {precision}"] = lambda generator=generator: batched(generator, prompts)
         ways[f"ours, one by one, {precision}"] = lambda generator=generator: [
             batched(generator, [prompt])[0] for prompt in prompts

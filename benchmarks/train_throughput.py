@@ -53,6 +53,7 @@ def train(contender: str, options: argparse.Namespace) -> dict:
 
     from create_dataset import collate
     from toolkit.compute_rate import matrix_product_rate, training_operations_per_token
+    from toolkit.gpt2 import take_over
     from toolkit.memory import keep_freed_memory, peak_memory_bytes
     from toolkit.trainable import add_adapters, plain_model, train_last_blocks
     from toolkit.trainer import PipelineTrainer
@@ -79,6 +80,8 @@ def train(contender: str, options: argparse.Namespace) -> dict:
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)
     model = GPT2LMHeadModel(GPT2Config(**rates))
     model.loss_type, model.config.use_cache = "ForCausalLM", False
+    if contender in OURS:
+        model = take_over(model)
     if contender == "last_block":
         model = train_last_blocks(model, 1)
     elif contender == "lora":
@@ -121,7 +124,9 @@ def train(contender: str, options: argparse.Namespace) -> dict:
             made = {"args": arguments, "train_dataset": blocks, "data_collator": collate}
             if contender in OURS:
                 keep_freed_memory()
-                plan = {"tokens_per_step": options.blocks * options.block_size, "steps": 0}
+                step = options.blocks * options.block_size
+                plan = {"tokens_per_step": step, "tokens_per_epoch": step, "steps_per_epoch": 1}
+                plan["steps"] = options.steps
                 own = {"history_path": Path(folder) / "log.jsonl", "precision": "bf16"}
                 plan |= {"eval_steps": 1, "tokens_per_validation": 0}
                 plan["operations_per_token"] = operations

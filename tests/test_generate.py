@@ -9,6 +9,7 @@ import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import library_model, shell
 from toolkit.batch import continue_prompts
+from toolkit.kernels import PLAIN
 from toolkit.run_directory import RunDirectory
 from toolkit.samples_page import fenced
 from toolkit.sampling import Sampling, openings, prompt_ids
@@ -78,9 +79,7 @@ def test_a_sample_ends_at_end_of_text(tuned, tokenizer):
     with torch.no_grad():
         head = tuned.lm_head.weight.clone()
         tuned.lm_head.weight[tokenizer.eos_token_id] += 1000 * torch.sign(
-            tuned(
-                torch.tensor([tokenizer("The")["input_ids"]]), output_hidden_states=True
-            ).hidden_states[-1][0, -1]
+            tuned.transformer(torch.tensor(tokenizer("The")["input_ids"]), PLAIN)[-1]
         )
         try:
             assert continue_prompt(tuned, tokenizer, "The", GREEDY, seed=1) == [""]

@@ -72,7 +72,7 @@ def test_a_stranger_gets_the_very_model(trained, tmp_path):
     assert (found["entries"], found["end"]) == (len(tokenizer), tokenizer.eos_token_id)
     assert found["longest"] == 64 and found["generation"]["eos_token_id"] == found["end"]
     with torch.no_grad():
-        logits = trained.in_memory(torch.tensor([found["ids"]])).logits[0]
+        logits = trained.in_memory(torch.tensor([found["ids"]]))[0]
     torch.testing.assert_close(torch.tensor(found["logits"]), logits, atol=1e-6, rtol=0)
 
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from generate import read_samples
 from load_gpt2 import read_gpt2
 from tests.browser import CHROMIUM, Browser
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, library_model
 from tests.test_report import Tags
 from toolkit import page
 from toolkit.completions_api import completions_app
@@ -118,7 +118,8 @@ def test_both_models_write_what_step_10_wrote_and_tell_the_true_probabilities(fi
         assert [event["finish"] for event in mine][-1] in ("stop", "length")
         prompt, new = encode(sample["prompt"], tokenizer), encode(sample[name][0], tokenizer)
         with torch.no_grad():
-            logits = model.eval()(torch.tensor([prompt + new])).logits[0, len(prompt) - 1 : -1]
+            logits = library_model(model)(torch.tensor([prompt + new])).logits[0]
+        logits = logits[len(prompt) - 1 : -1]
         shares = logits.double().softmax(-1)
         expected = float(shares.gather(1, torch.tensor(new)[:, None]).prod())
         told = 1.0

@@ -41,7 +41,7 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
         "output_dir": str(run.path / "checkpoints"),
         "seed": run.seed,
         "use_cpu": run.device == "cpu",
-        "bf16": False,  # the twin's affair; of fp16 the Trainer scales the loss
+        "bf16": False,  # the kernels' affair; of fp16 the Trainer scales the loss
         "fp16": run.precision == "fp16",
         "max_steps": plan["steps"],
         "eval_strategy": "steps",
