@@ -42,7 +42,8 @@ def out_of_memory_refused(blocks: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; a processor's has no class
-        if "memory" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+        failed = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not failed:
             raise
         raise UserError(
             f"out of memory with micro-batches of {blocks}: other programs may have taken it since "
