@@ -62,10 +62,7 @@ def train_model(
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
-        resume_stream(trainer, checkpoint)
-        keep_freed_memory()
-        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        train_from(checkpoint, trainer)
         state = trainer.state
         if trainer.interruption.came and state.global_step < state.max_steps:
             raise Interrupted(
@@ -106,8 +103,14 @@ def train_model(
 def train_along(trainer: PipelineTrainer) -> None:
     """Train with the first of several processes, which alone leaves something."""
     checkpoint = told_by_first(None)
-    resume_stream(trainer, Path(checkpoint) if checkpoint else None)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    train_from(Path(checkpoint) if checkpoint else None, trainer)
+
+
+def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
+    resume_stream(trainer, checkpoint)
+    keep_freed_memory()
+    with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:

@@ -57,12 +57,18 @@ class Decoder:
         slots = Slots(lengths, ids.device)
         later = torch.arange(slots.width, device=ids.device) > slots.places[:, None]
         mask = torch.zeros(later.shape, dtype=self.dtype, device=ids.device)
-        mask = mask.masked_fill_(later, -torch.inf)[:, None, None]
+        mask = mask.masked_fill_(later, -torch.inf)
+        mask = mask.repeat_interleave(self.model.config.n_head, 0)[:, None]
 
         def attend(number, queries, keys, values, scale, rate):
             keys, values = cache.append(number, slots, keys, values)
-            scores = torch.matmul(queries[:, :, None] * scale, keys)
-            return torch.matmul(scores.add_(mask).softmax(-1), values)[:, :, 0]
+            asked, keys, values = (
+                queries.flatten(0, 1)[:, None],
+                keys.flatten(0, 1),
+                values.flatten(0, 1),
+            )
+            weights = torch.baddbmm(mask, asked, keys, alpha=scale).softmax(-1)
+            return torch.bmm(weights, values).view(queries.shape)
 
         kernels = self.kernels.with_attention(attend)
         return self.logits(self.model.transformer(ids, kernels, slots.places))

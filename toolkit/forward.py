@@ -66,7 +66,7 @@ class MLP(nn.Module):
         self.activation, self.dropout = config.activation_function, config.resid_pdrop
 
     def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
-        x = kernels.activate(self.c_fc(x, kernels), self.activation)
+        x = kernels.widen(x, self.c_fc, self.activation)
         return kernels.drop(self.c_proj(x, kernels), self.dropout if self.training else 0.0)
 
 
@@ -110,15 +110,14 @@ class Body(nn.Module):
 
 
 class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
-    """The library's model for everything but computing. Its name stands in each config.json.
-
-    `toolkit/gpt2.py` opens one from a folder, or makes one with fresh weights.
-    """
+    """The library's model (`toolkit/gpt2.py` opens one), but for what it computes."""
 
     def __init__(self, config: GPT2Config):
         GPT2PreTrainedModel.__init__(self, config)
         self.transformer = Body(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        # Stock matches no loss of the library: Trainer then counts one label too many in each row.
+        self.loss_type = "ForCausalLM"
         self.post_init()
 
     def forward(
@@ -133,23 +132,17 @@ class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
 
         `labels`: (batch, time), not shifted yet; -100 is not scored. `count`: tokens that the whole
         step predicts, so that its micro-batches add up to the mean (default: those of this batch).
-        Raises TypeError for what only the library's forward takes.
+        Raises TypeError for what only the library's own takes.
         """
-        if foreign := sorted(name for name, value in others.items() if value is not None):
-            raise TypeError(
-                f"GPT2LMHeadModel.forward takes no {foreign[0]}: for transformers' own forward and "
-                "generate open the saved folder with transformers"
-            )
+        if foreign := [name for name, value in others.items() if value is not None]:
+            raise TypeError(f"{foreign[0]}: not here; open the saved folder with transformers")
         states = self.transformer(input_ids, kernels)
         if labels is None:
             return kernels.logits(states, self.lm_head.weight)
-        targets = labels[:, 1:]
-        scored = targets != -100
+        targets, weight = labels[:, 1:], self.lm_head.weight
+        scored, padded = targets != -100, kernels.padded(weight)
         count = scored.sum() if count is None else count
-        weight = self.lm_head.weight
-        return next_token_loss(
-            states[:, :-1][scored], weight, kernels.padded(weight), targets[scored], count
-        )
+        return next_token_loss(states[:, :-1][scored], weight, padded, targets[scored], count)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.transformer.wte

@@ -71,7 +71,7 @@ def open_model(folder: Path) -> GPT2LMHeadModel:
         )
     if misfits := sorted(str(entry[0]) for entry in loading["mismatched_keys"]):
         raise UserError(f"{folder}: {misfits[0]} does not have the shape that config.json says")
-    return with_true_loss(model)
+    return model
 
 
 def fresh_model(config: GPT2Config) -> GPT2LMHeadModel:
@@ -83,17 +83,7 @@ def take_over(model: transformers.GPT2LMHeadModel) -> GPT2LMHeadModel:
     """Return transformers' model with our forward pass, and weights of its own."""
     taken = GPT2LMHeadModel(model.config)
     taken.load_state_dict(model.state_dict())
-    return with_true_loss(taken).train(model.training)
-
-
-def with_true_loss(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
-    """Make the model's loss the mean cross entropy over the tokens it predicts.
-
-    Stock, `GPT2LMHeadModel` matches no loss of the library, and `Trainer` then divides by one label
-    too many a row: for rows of 8 tokens the loss comes out as 7/8 of what it is.
-    """
-    model.loss_type = "ForCausalLM"
-    return model
+    return taken.train(model.training)
 
 
 def refuse_mismatch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, where: str) -> None:

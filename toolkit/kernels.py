@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
 from toolkit.cpu_kernels import causal_attention, drop
 from toolkit.precision import DTYPES
@@ -20,6 +21,7 @@ from toolkit.precision import DTYPES
 Attend = Callable[[int, Tensor, Tensor, Tensor, float, float], Tensor]
 ALIGNMENT = 64  # matrix products are up to 1.6 times as fast where the vocabulary is a multiple
 ROWS = 64  # for which weights are packed
+GELU = ("gelu_new", "gelu_pytorch_tanh")  # two names of one function, here one operation
 
 
 def choose_kernels(
@@ -80,11 +82,10 @@ class Kernels:
         product = torch.addmm(bias.to(x.dtype), rows, self.cast(weight, x.dtype))
         return product.view(*x.shape[:-1], -1)
 
-    def activate(self, x: Tensor, name: str) -> Tensor:
-        """Return GPT2Config's `activation_function` of x."""
-        if name in ("gelu_new", "gelu_pytorch_tanh"):  # the same function, here one operation
-            return functional.gelu(x, approximate="tanh")
-        return activation(name)(x)
+    def widen(self, x: Tensor, projection: torch.nn.Module, name: str) -> Tensor:
+        """Return GPT2Config's `activation_function`, by name, of what a projection makes of x."""
+        x = projection(x, self)
+        return functional.gelu(x, approximate="tanh") if name in GELU else activation(name)(x)
 
     def drop(self, x: Tensor, rate: float) -> Tensor:
         return functional.dropout(x, rate) if rate else x
@@ -168,6 +169,9 @@ class CPUKernels(Kernels):
         return drop(x, rate) if rate else x
 
 
+NOTHING = ("none", [], "")  # what oneDNN does to a product before it writes it down
+
+
 class PackedKernels(Kernels):
     """For few rows at a time: oneDNN's products of weights that are laid out for it once.
 
@@ -175,22 +179,27 @@ class PackedKernels(Kernels):
     depend on the number of rows, so that a text does not depend on what else is in its batch.
     """
 
-    def project(self, x, weight, bias):
+    def project(self, x, weight, bias, then=NOTHING):
         if weight not in self.copies:
             self.copies[weight] = packed(weight.T, x.dtype), bias.detach().to(x.dtype)
-        return self.multiply(x, *self.copies[weight])
+        return self.multiply(x, *self.copies[weight], then)
+
+    def widen(self, x, projection, name):
+        if name not in GELU or not isinstance(projection, Conv1D):  # an adapter adds to it before
+            return super().widen(x, projection, name)
+        return self.project(x, projection.weight, projection.bias, ("gelu", [], "tanh"))
 
     def logits(self, states, weight):
         if weight not in self.copies:
             self.copies[weight] = packed(weight, states.dtype), None
         return self.multiply(states, *self.copies[weight])
 
-    def multiply(self, x, weight, bias):
+    def multiply(self, x, weight, bias, then=NOTHING):
         product = torch.ops.mkldnn._linear_pointwise.default
         if x.numel() > x.shape[-1]:
-            return product(x, weight, bias, "none", [], "")
+            return product(x, weight, bias, *then)
         two = x.expand(2, *x.shape[1:])  # for one row the sums are in another order
-        return product(two, weight, bias, "none", [], "")[:1]
+        return product(two, weight, bias, *then)[:1]
 
 
 def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from toolkit.command import UserError
 from toolkit.forward import GPT2LMHeadModel
-from toolkit.gpt2 import open_model, with_true_loss
+from toolkit.gpt2 import open_model
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -38,6 +38,7 @@ def add_adapters(model: GPT2LMHeadModel, rank: int) -> torch.nn.Module:
     """
     try:
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.lora import LoraLayer
     except ImportError:
         raise UserError("--lora_rank needs the package peft: pip install 'peft>=0.17'") from None
     config = LoraConfig(
@@ -49,7 +50,11 @@ def add_adapters(model: GPT2LMHeadModel, rank: int) -> torch.nn.Module:
     )
     with warnings.catch_warnings():  # peft asks for an attribute that transformers has renamed
         warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    for layer in adapted.modules():  # autocast casts their weights to what comes in, for less
+        if isinstance(layer, LoraLayer):
+            layer.cast_input_dtype_enabled = False
+    return adapted
 
 
 def plain_model(model: torch.nn.Module) -> GPT2LMHeadModel:
@@ -65,7 +70,7 @@ def open_checkpoint(folder: Path, base: Callable[[], GPT2LMHeadModel]) -> GPT2LM
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return with_true_loss(PeftModel.from_pretrained(base(), folder).merge_and_unload())
+        return PeftModel.from_pretrained(base(), folder).merge_and_unload()
 
 
 def copy_adapter(checkpoint: Path, folder: Path) -> None:
