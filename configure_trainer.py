@@ -16,20 +16,20 @@ from transformers import SchedulerType
 from create_dataset import collate
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit import preflight
-from toolkit.command import UserError, command
-from toolkit.compute_rate import training_operations_per_token
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.learning_rate_trials import pick_learning_rate
-from toolkit.options import build, flag, require_ranges
-from toolkit.processes import take_own_card
-from toolkit.run_directory import RunDirectory
-from toolkit.stream_position import follow_stream
-from toolkit.trackers import prepare_tracker
-from toolkit.trainable import add_adapters, plain_model, train_last_blocks
-from toolkit.trainer import PipelineTrainer
-from toolkit.training_arguments import training_arguments
-from toolkit.training_plan import describe_plan, plan_training
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.model.trainable import add_adapters, plain_model, train_last_blocks
+from toolkit.run.command import UserError, command
+from toolkit.run.options import build, flag, require_ranges
+from toolkit.run.processes import take_own_card
+from toolkit.run.run_directory import RunDirectory
+from toolkit.training import preflight
+from toolkit.training.arguments import training_arguments
+from toolkit.training.compute_rate import training_operations_per_token
+from toolkit.training.learning_rate_trials import pick_learning_rate
+from toolkit.training.plan import describe_plan, plan_training
+from toolkit.training.stream_position import follow_stream
+from toolkit.training.trackers import prepare_tracker
+from toolkit.training.trainer import PipelineTrainer
 from train_test_split import Splits, read_splits
 
 # What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.

@@ -19,17 +19,17 @@ from transformers import PreTrainedTokenizerFast
 
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.command import UserError, command
-from toolkit.corpus import Reading, find_sources, read_corpus, with_separator
-from toolkit.corpus_files import named_paths
-from toolkit.corpus_tables import Columns
-from toolkit.document_stream import DocumentStream
-from toolkit.documents import sample_documents
-from toolkit.files import remove
-from toolkit.hub_datasets import PREFIX, newest_revision
-from toolkit.options import build, flag, require_ranges
-from toolkit.run_directory import RunDirectory
-from toolkit.tokenized_documents import save_splits, tokenize_documents
+from toolkit.blocks.document_stream import DocumentStream
+from toolkit.corpus.cutting import sample_documents
+from toolkit.corpus.files import named_paths
+from toolkit.corpus.hub_datasets import PREFIX, newest_revision
+from toolkit.corpus.sources import Reading, find_sources, read_corpus, with_separator
+from toolkit.corpus.tables import Columns
+from toolkit.corpus.tokenized_documents import save_splits, tokenize_documents
+from toolkit.run.command import UserError, command
+from toolkit.run.files import remove
+from toolkit.run.options import build, flag, require_ranges
+from toolkit.run.run_directory import RunDirectory
 
 
 @dataclass

@@ -19,20 +19,20 @@ from transformers import PreTrainedTokenizerFast
 from create_dataset import collate
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.command import UserError, command
-from toolkit.console import say
-from toolkit.copying import judge_samples
-from toolkit.files import sha256_of
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.held_out_documents import extreme_passages, write_document_losses
-from toolkit.metrics import compare
-from toolkit.metrics_table import as_text
-from toolkit.options import flag, require_ranges
-from toolkit.rouge import compare_rouge
-from toolkit.run_directory import RunDirectory
-from toolkit.scoring import count_text
-from toolkit.trial import Outcome, Trial, keep_outcome, read_outcome, run_trial
-from toolkit.windows import block_size_of, find_pieces
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.run.command import UserError, command
+from toolkit.run.console import say
+from toolkit.run.files import sha256_of
+from toolkit.run.options import flag, require_ranges
+from toolkit.run.run_directory import RunDirectory
+from toolkit.scoring.copying import judge_samples
+from toolkit.scoring.examination import Outcome, Trial, keep_outcome, read_outcome, run_trial
+from toolkit.scoring.held_out_documents import extreme_passages, write_document_losses
+from toolkit.scoring.losses import count_text
+from toolkit.scoring.metrics import compare
+from toolkit.scoring.metrics_table import as_text
+from toolkit.scoring.rouge import compare_rouge
+from toolkit.scoring.windows import block_size_of, find_pieces
 from train_model import read_tuned
 from train_test_split import Splits, read_splits
 
@@ -122,7 +122,7 @@ def set_up(
 def score_base(trial: Trial, run: RunDirectory) -> Outcome:
     """Return the base model's outcome: kept from an earlier time where nothing of it can differ."""
     parts = [run.record_hash("load_gpt2"), run.record_hash("train_test_split"), str(trial.stride)]
-    parts += [run.device, run.precision, sha256_of(sorted(SCORING.glob("*.py")))]
+    parts += [run.device, run.precision, sha256_of(sorted(SCORING.rglob("*.py")))]
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     path = run.path / "base_scores.safetensors"
     outcome = read_outcome(path, key)

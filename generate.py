@@ -15,19 +15,19 @@ from transformers import PreTrainedTokenizerFast
 
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.batch import continue_prompts
-from toolkit.command import command
-from toolkit.console import say
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.generator import Generator
-from toolkit.options import flag
-from toolkit.prompt_loop import PromptLoop
-from toolkit.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
-from toolkit.publishing import publish, require_hub
-from toolkit.run_directory import RunDirectory
-from toolkit.samples_page import write_samples
-from toolkit.sampling import Sampling, openings, require_possible
-from toolkit.server import serve
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.report.publishing import publish, require_hub
+from toolkit.report.samples_page import write_samples
+from toolkit.run.command import command
+from toolkit.run.console import say
+from toolkit.run.options import flag
+from toolkit.run.run_directory import RunDirectory
+from toolkit.serving.server import serve
+from toolkit.writing.batch import continue_prompts
+from toolkit.writing.generator import Generator
+from toolkit.writing.prompt_loop import PromptLoop
+from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
+from toolkit.writing.sampling import Sampling, openings, require_possible
 from train_model import read_tuned
 from train_test_split import read_splits
 

@@ -16,11 +16,11 @@ from typing import Literal
 import torch
 
 from install_libraries import unmet
-from toolkit.command import UserError, command
-from toolkit.console import say
-from toolkit.options import Options, as_command, as_flags, build, flag, parse_flags
-from toolkit.processes import is_first_process, refuse_several_processes
-from toolkit.run_directory import RunDirectory
+from toolkit.run.command import UserError, command
+from toolkit.run.console import say
+from toolkit.run.options import Options, as_command, as_flags, build, flag, parse_flags
+from toolkit.run.processes import is_first_process, refuse_several_processes
+from toolkit.run.run_directory import RunDirectory
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "matplotlib")
 

@@ -14,9 +14,9 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.command import UserError, command
-from toolkit.console import say
-from toolkit.options import build, flag, parse_flags
+from toolkit.run.command import UserError, command
+from toolkit.run.console import say
+from toolkit.run.options import build, flag, parse_flags
 
 PROJECT = Path(__file__).resolve().parent
 ENVIRONMENT = PROJECT / ".venv"

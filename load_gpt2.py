@@ -12,14 +12,14 @@ from pathlib import Path
 from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from import_modules import parse
-from toolkit import gpt2, hub
-from toolkit.byte_level_bpe import SMALLEST, train_byte_level_bpe
-from toolkit.command import command
-from toolkit.corpus import PLAIN, read_corpus
-from toolkit.corpus_files import named_paths
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.options import flag, require_ranges
-from toolkit.run_directory import RunDirectory
+from toolkit.corpus.files import named_paths
+from toolkit.corpus.sources import PLAIN, read_corpus
+from toolkit.model import gpt2, hub
+from toolkit.model.byte_level_bpe import SMALLEST, train_byte_level_bpe
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.run.command import command
+from toolkit.run.options import flag, require_ranges
+from toolkit.run.run_directory import RunDirectory
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
 # GPT-2: 12, 12, 768, 1024, 50257.

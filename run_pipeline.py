@@ -21,14 +21,14 @@ from evaluate_model import EvaluateOptions, evaluate_model, read_metrics, summar
 from generate import GenerateOptions, converse, generate, read_samples
 from import_modules import RunOptions, import_modules, read_run
 from load_gpt2 import LoadOptions, load_gpt2, read_gpt2
-from toolkit.command import UserError, command
-from toolkit.comparison import compare_runs
-from toolkit.config_file import read_config_file
-from toolkit.console import say
-from toolkit.options import build, flag, parse_flags
-from toolkit.publishing import publish
-from toolkit.records import STEPS
-from toolkit.run_directory import RunDirectory
+from toolkit.report.comparison import compare_runs
+from toolkit.report.publishing import publish
+from toolkit.run.command import UserError, command
+from toolkit.run.config_file import read_config_file
+from toolkit.run.console import say
+from toolkit.run.options import build, flag, parse_flags
+from toolkit.run.records import STEPS
+from toolkit.run.run_directory import RunDirectory
 from train_model import TrainOptions, read_tuned, train_model
 from train_test_split import SplitOptions, read_splits, train_test_split
 from visualize_performance import VisualizeOptions, read_report, visualize_performance

@@ -17,19 +17,19 @@ from transformers import PreTrainedTokenizerFast, TrainerState
 from configure_trainer import read_trainer
 from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit import gpt2
-from toolkit.checkpoints import find_checkpoint, step_of
-from toolkit.command import Interrupted, command
-from toolkit.files import remove
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
-from toolkit.options import flag
-from toolkit.processes import is_first_process, told_by_first
-from toolkit.run_directory import RunDirectory
-from toolkit.stream_position import describe_stream, resume_stream, stream_results
-from toolkit.trainable import copy_adapter, open_checkpoint
-from toolkit.trainer import PipelineTrainer
-from toolkit.training_plan import tokens_after, verdict
+from toolkit.model import gpt2
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.model.trainable import copy_adapter, open_checkpoint
+from toolkit.run.command import Interrupted, command
+from toolkit.run.files import remove
+from toolkit.run.options import flag
+from toolkit.run.processes import is_first_process, told_by_first
+from toolkit.run.run_directory import RunDirectory
+from toolkit.training.checkpoints import find_checkpoint, step_of
+from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
+from toolkit.training.plan import tokens_after, verdict
+from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
+from toolkit.training.trainer import PipelineTrainer
 
 
 @dataclass

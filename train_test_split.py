@@ -13,15 +13,15 @@ from datasets import Dataset, DatasetDict, load_from_disk
 
 from create_dataset import read_documents
 from import_modules import parse
-from toolkit.block_splits import make_blocks, make_examples
-from toolkit.command import UserError, command
-from toolkit.document_stream import DocumentStream, keep_held_out, named_contents
-from toolkit.leakage import leak
-from toolkit.options import flag, require_ranges
-from toolkit.run_directory import RunDirectory
-from toolkit.splitting import contents_of, prompt_lengths, split_documents
-from toolkit.tokenized_documents import save_splits
-from toolkit.training_stream import TrainingStream
+from toolkit.blocks.block_splits import make_blocks, make_examples
+from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
+from toolkit.blocks.leakage import leak
+from toolkit.blocks.splitting import contents_of, prompt_lengths, split_documents
+from toolkit.blocks.training_stream import TrainingStream
+from toolkit.corpus.tokenized_documents import save_splits
+from toolkit.run.command import UserError, command
+from toolkit.run.options import flag, require_ranges
+from toolkit.run.run_directory import RunDirectory
 
 Splits: TypeAlias = dict[str, Dataset | TrainingStream]
 HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold

@@ -14,13 +14,9 @@ from typing import Any
 
 from evaluate_model import read_metrics, summarize
 from import_modules import RunOptions, parse
-from toolkit.command import command
-from toolkit.comparison import compare_runs, find_runs
-from toolkit.console import say
-from toolkit.log_history import read_log
-from toolkit.model_card import model_card
-from toolkit.options import build, flag, parse_flags
-from toolkit.plots import (
+from toolkit.report.comparison import compare_runs, find_runs
+from toolkit.report.model_card import model_card
+from toolkit.report.plots import (
     MEASURED,
     PANELS,
     Story,
@@ -29,9 +25,13 @@ from toolkit.plots import (
     panels_of,
     save_figure,
 )
-from toolkit.report import facts_of, for_page, render
-from toolkit.run_directory import RunDirectory
-from toolkit.training_progress import forget_progress, is_under_way, plot_progress
+from toolkit.report.progress import forget_progress, is_under_way, plot_progress
+from toolkit.report.report import facts_of, for_page, render
+from toolkit.run.command import command
+from toolkit.run.console import say
+from toolkit.run.options import build, flag, parse_flags
+from toolkit.run.run_directory import RunDirectory
+from toolkit.training.log_history import read_log
 
 
 @dataclass

@@ -105,8 +105,8 @@ def one_pass(stream: Any) -> dict[str, float]:
 
 def bare(files: list[str], tokenizer: str) -> dict[str, float]:
     """Tokenize each file's texts with one call of the `tokenizers` library."""
-    from toolkit import gpt2, hub
-    from toolkit.corpus import PLAIN, read_corpus
+    from toolkit.corpus.sources import PLAIN, read_corpus
+    from toolkit.model import gpt2, hub
 
     encode = gpt2.open_tokenizer(hub.find_folder(tokenizer, weights=False)).backend_tokenizer
     seconds = characters = 0.0

@@ -37,9 +37,9 @@ def score(run, times: int) -> dict[str, float]:
     from datasets import concatenate_datasets
 
     from create_dataset import collate
-    from toolkit.memory import peak_memory_bytes
-    from toolkit.scoring import score_pieces
-    from toolkit.windows import block_size_of, find_pieces
+    from toolkit.scoring.losses import score_pieces
+    from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.training.memory import peak_memory_bytes
     from train_model import read_tuned
     from train_test_split import read_splits
 

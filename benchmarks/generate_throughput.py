@@ -24,11 +24,11 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from import_modules import cpu_has_bf16
-from toolkit.batch import continue_all
-from toolkit.byte_level_bpe import train_byte_level_bpe
-from toolkit.generator import Generator
-from toolkit.gpt2 import take_over
-from toolkit.sampling import Sampling
+from toolkit.model.byte_level_bpe import train_byte_level_bpe
+from toolkit.model.gpt2 import take_over
+from toolkit.writing.batch import continue_all
+from toolkit.writing.generator import Generator
+from toolkit.writing.sampling import Sampling
 
 SHAPES = {
     "mini": {"n_layer": 6, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 4096},

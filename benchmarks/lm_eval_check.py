@@ -22,10 +22,10 @@ sys.path.insert(0, str(PROJECT))
 def ours(folder: str, text: str, size: int) -> dict[str, float]:
     """Return word perplexity and bits per byte by this project's scoring, in float32."""
     from create_dataset import collate
-    from toolkit import gpt2
-    from toolkit.metrics import as_metrics
-    from toolkit.scoring import count_text, score_pieces
-    from toolkit.windows import find_pieces
+    from toolkit.model import gpt2
+    from toolkit.scoring.losses import count_text, score_pieces
+    from toolkit.scoring.metrics import as_metrics
+    from toolkit.scoring.windows import find_pieces
 
     model, tokenizer = gpt2.open_model(Path(folder)).eval(), gpt2.open_tokenizer(Path(folder))
     ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]

@@ -52,11 +52,11 @@ def train(contender: str, options: argparse.Namespace) -> dict:
     from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, set_seed
 
     from create_dataset import collate
-    from toolkit.compute_rate import matrix_product_rate, training_operations_per_token
-    from toolkit.gpt2 import take_over
-    from toolkit.memory import keep_freed_memory, peak_memory_bytes
-    from toolkit.trainable import add_adapters, plain_model, train_last_blocks
-    from toolkit.trainer import PipelineTrainer
+    from toolkit.model.gpt2 import take_over
+    from toolkit.model.trainable import add_adapters, plain_model, train_last_blocks
+    from toolkit.training.compute_rate import matrix_product_rate, training_operations_per_token
+    from toolkit.training.memory import keep_freed_memory, peak_memory_bytes
+    from toolkit.training.trainer import PipelineTrainer
 
     class Clock(TrainerCallback):
         def __init__(self):
@@ -147,8 +147,8 @@ def train(contender: str, options: argparse.Namespace) -> dict:
 
 def text_blocks(options: argparse.Namespace) -> list[list[int]]:
     """Return blocks of the bundled text, tokenized by a tokenizer trained on it, over and over."""
-    from toolkit.byte_level_bpe import train_byte_level_bpe
-    from toolkit.corpus import PLAIN, read_corpus
+    from toolkit.corpus.sources import PLAIN, read_corpus
+    from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
     texts = [d.text for d in read_corpus(["data/keepers_log"], PLAIN, "corpus")["train"]]
     tokenizer = train_byte_level_bpe(texts, 8192, 1024)
@@ -160,7 +160,7 @@ def text_blocks(options: argparse.Namespace) -> list[list[int]]:
 
 def no_tokenizer():
     """Return a tokenizer for SFTTrainer, which asks for one and has nothing to tokenize here."""
-    from toolkit.byte_level_bpe import train_byte_level_bpe
+    from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
     tokenizer = train_byte_level_bpe(["a text"], 300, 1024)
     tokenizer.pad_token = tokenizer.eos_token

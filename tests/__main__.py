@@ -7,7 +7,7 @@ import os
 import sys
 
 from install_libraries import enter_environment
-from toolkit.command import command
+from toolkit.run.command import command
 
 LISTS = ("requirements.txt", "requirements-serve.txt", "requirements-tests.txt")
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from load_gpt2 import LoadOptions, load_gpt2
 from tests.conftest import PROJECT, shell
-from toolkit.files import size_of
-from toolkit.hub import bundled_folder
-from toolkit.options import build
-from toolkit.run_directory import RunDirectory
+from toolkit.model.hub import bundled_folder
+from toolkit.run.files import size_of
+from toolkit.run.options import build
+from toolkit.run.run_directory import RunDirectory
 
 FOLDER = bundled_folder()
 

@@ -17,7 +17,7 @@ import generate
 import train_model
 import train_test_split
 from tests.conftest import PROJECT, STEP_FILES, chain_main, shell
-from toolkit.run_directory import RunDirectory
+from toolkit.run.run_directory import RunDirectory
 
 LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
@@ -176,7 +176,7 @@ def test_every_reader_returns_what_its_step_returned(finished, tmp_path, corpus)
     import import_modules
     import load_gpt2
     import visualize_performance
-    from toolkit.options import build
+    from toolkit.run.options import build
 
     words = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 32, "vocab_size": 300}
     run = import_modules.read_run(
@@ -272,9 +272,8 @@ def test_run_flags_that_contradict_the_run_are_refused(run_copy, refusal):
 
 
 def test_a_run_directory_in_use_is_refused_with_the_process_that_holds_it(run_copy):
-    code = (
-        f"from toolkit.run_directory import RunDirectory as R; r = R({str(run_copy)!r}); r.lock()"
-    )
+    code = "from toolkit.run.run_directory import RunDirectory; "
+    code += f"run = RunDirectory({str(run_copy)!r}); run.lock()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code + "; print('held', flush=True); input()"],
         cwd=PROJECT,

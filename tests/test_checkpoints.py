@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from toolkit.checkpoints import find_checkpoint, what_is_broken
-from toolkit.command import UserError
+from toolkit.run.command import UserError
+from toolkit.training.checkpoints import find_checkpoint, what_is_broken
 
 
 @pytest.fixture

@@ -6,9 +6,15 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.copying import copied_runs, judge_samples, longest_loop, repetition, training_stretches
-from toolkit.rouge import compare_rouge, rouge_scores
-from toolkit.verdict import judge, judge_copying
+from toolkit.report.verdict import judge, judge_copying
+from toolkit.scoring.copying import (
+    copied_runs,
+    judge_samples,
+    longest_loop,
+    repetition,
+    training_stretches,
+)
+from toolkit.scoring.rouge import compare_rouge, rouge_scores
 
 few_tokens = st.lists(st.integers(0, 3), max_size=40)
 

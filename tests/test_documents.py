@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
-from toolkit.corpus import Document, Reading, read_corpus
-from toolkit.corpus_tables import Columns
-from toolkit.documents import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
-from toolkit.gpt2 import open_tokenizer
-from toolkit.leakage import leak
-from toolkit.packing import Selection, choose_block_size, cut_tail, hold_out, pack
-from toolkit.run_directory import RunDirectory
-from toolkit.splitting import split_documents
-from toolkit.tokenized_documents import TokenColumn, tokenize_documents
-from toolkit.tokenizing import encode, pieces_of
+from toolkit.blocks.leakage import leak
+from toolkit.blocks.packing import Selection, choose_block_size, cut_tail, hold_out, pack
+from toolkit.blocks.splitting import split_documents
+from toolkit.corpus.cutting import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
+from toolkit.corpus.sources import Document, Reading, read_corpus
+from toolkit.corpus.tables import Columns
+from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
+from toolkit.corpus.tokenizing import encode, pieces_of
+from toolkit.model.gpt2 import open_tokenizer
+from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits
 
 WIKITEXT = """ = First = \n \n Text of the first . \n \n = = Early life = = \n \n More = of it .
@@ -189,7 +189,7 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
     from unittest.mock import patch
 
     whole = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-    with patch("toolkit.tokenizing.PIECE_CHARACTERS", 7):
+    with patch("toolkit.corpus.tokenizing.PIECE_CHARACTERS", 7):
         pieces = pieces_of(text, tokenizer)
         assert "".join(pieces) == text
         (ids,), _ = encode([Document("x", text)], tokenizer)
@@ -246,7 +246,10 @@ def test_every_token_is_in_a_block_or_in_the_remainder(lengths, block_size, at_o
     from unittest.mock import patch
 
     documents = [np.arange(n, dtype=np.uint16) for n in lengths]
-    with tempfile.TemporaryDirectory() as folder, patch("toolkit.packing.TOKENS_AT_ONCE", at_once):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch(f"{pack.__module__}.TOKENS_AT_ONCE", at_once),
+    ):
         blocks = pack(Selection(documents), block_size, Path(folder) / "x")
         kept = [token for row in blocks["input_ids"] for token in row]
     read = np.concatenate(documents)
@@ -341,7 +344,7 @@ def test_a_corpus_keeps_its_own_splits(own):
 @given(st.lists(st.integers(0, 12), min_size=12, max_size=60), st.integers(0, 9))
 @settings(deadline=None)
 def test_copies_never_sit_on_both_sides(contents, seed):
-    from toolkit.command import UserError
+    from toolkit.run.command import UserError
 
     try:
         parts, copied = split_documents(DatasetDict(train=tokenized(*contents)), TENTHS, seed)
@@ -391,7 +394,7 @@ def test_the_leak_is_the_share_of_test_windows_found_in_train(train, test):
 
 @given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 5), st.integers(0, 60))
 def test_the_plan_counts_tokens_as_the_batches_do(blocks, micro_batch, accumulation, steps):
-    from toolkit.training_plan import plan_training, tokens_after
+    from toolkit.training.plan import plan_training, tokens_after
 
     asked = {
         "per_device_train_batch_size": micro_batch,

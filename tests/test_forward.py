@@ -9,14 +9,14 @@ import transformers
 from transformers import GPT2Config
 
 from tests.conftest import PROJECT, library_model, without_dropout
-from toolkit import cpu_kernels
-from toolkit.cpu_kernels import CausalAttention, Masks, drop
-from toolkit.forward import GPT2LMHeadModel
-from toolkit.fused_loss import ROWS_ON_CPU, next_token_loss, token_losses
-from toolkit.gpt2 import fresh_model, take_over
-from toolkit.kernels import PLAIN, CPUKernels, choose_kernels
-from toolkit.precision import autocast
-from toolkit.trainable import add_adapters, train_last_blocks
+from toolkit.model import cpu_kernels
+from toolkit.model.cpu_kernels import CausalAttention, Masks, drop
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.model.fused_loss import ROWS_ON_CPU, next_token_loss, token_losses
+from toolkit.model.gpt2 import fresh_model, take_over
+from toolkit.model.kernels import PLAIN, CPUKernels, choose_kernels
+from toolkit.model.precision import autocast
+from toolkit.model.trainable import add_adapters, train_last_blocks
 
 VOCABULARY = 131  # no multiple of 64
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -308,14 +308,14 @@ def test_what_only_the_librarys_forward_takes_is_refused(model):
 def source_text() -> torch.Tensor:
     """Tokens of Python code, which the bundled model has never seen: many are beyond 17 nats."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(PROJECT / "data/gpt2-mini")
-    text = "".join(path.read_text() for path in sorted(Path(PROJECT, "toolkit").glob("*.py"))[:9])
+    text = "".join(path.read_text() for path in sorted(Path(PROJECT, "toolkit").rglob("*.py"))[:12])
     ids = tokenizer(text)["input_ids"]
     return torch.tensor(ids[: 4 * 256 * 4]).view(4, 4, 256)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_training_steps_on_unlikely_text_have_finite_true_losses(precision):
-    from toolkit.gpt2 import open_model
+    from toolkit.model.gpt2 import open_model
 
     model = without_dropout(open_model(PROJECT / "data/gpt2-mini")).train()
     used = choose_kernels("cpu", precision, "training")

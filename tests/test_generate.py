@@ -8,11 +8,11 @@ import torch
 import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import library_model, shell
-from toolkit.batch import continue_prompts
-from toolkit.kernels import PLAIN
-from toolkit.run_directory import RunDirectory
-from toolkit.samples_page import fenced
-from toolkit.sampling import Sampling, openings, prompt_ids
+from toolkit.model.kernels import PLAIN
+from toolkit.report.samples_page import fenced
+from toolkit.run.run_directory import RunDirectory
+from toolkit.writing.batch import continue_prompts
+from toolkit.writing.sampling import Sampling, openings, prompt_ids
 from train_model import read_tuned
 from train_test_split import read_splits
 

@@ -15,18 +15,18 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from toolkit import generator as generator_module
-from toolkit import kernels
-from toolkit.batch import continue_all, continue_prompts
-from toolkit.byte_level_bpe import train_byte_level_bpe
-from toolkit.continuation import Continuation
-from toolkit.decoder import Decoder
-from toolkit.generator import Generator
-from toolkit.gpt2 import take_over
-from toolkit.key_value_cache import KeyValueCache
-from toolkit.sampling import Sampling
-from toolkit.text_stream import TextStream
-from toolkit.token_choice import choose, weigh
+from toolkit.model import kernels
+from toolkit.model.byte_level_bpe import train_byte_level_bpe
+from toolkit.model.gpt2 import take_over
+from toolkit.writing import generator as generator_module
+from toolkit.writing.batch import continue_all, continue_prompts
+from toolkit.writing.continuation import Continuation
+from toolkit.writing.decoder import Decoder
+from toolkit.writing.generator import Generator
+from toolkit.writing.key_value_cache import KeyValueCache
+from toolkit.writing.sampling import Sampling
+from toolkit.writing.text_stream import TextStream
+from toolkit.writing.token_choice import choose, weigh
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0, top_p=1, top_k=0, num_samples=1)
 BOLD = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=40, num_samples=2)

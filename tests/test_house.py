@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.conftest import PROJECT, STEP_FILES
-from toolkit.records import STEPS
+from toolkit import ROOMS
+from toolkit.run.records import STEPS
 
 ALL_STEPS = ["install_libraries.py", *STEP_FILES]
 
@@ -45,9 +46,25 @@ def test_a_step_imports_only_earlier_steps_and_the_toolkit(number, name):
     assert not later & set(imported_modules(PROJECT / name))
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "toolkit").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((PROJECT / "toolkit").rglob("*.py")), ids=lambda p: p.name)
 def test_the_toolkit_imports_no_step(path):
     assert not {*STEPS, "run_pipeline"} & set(imported_modules(path))
+
+
+@pytest.mark.parametrize("number, room", list(enumerate(ROOMS, start=1)))
+def test_a_room_imports_only_itself_and_rooms_above_it(number, room):
+    files = list((PROJECT / "toolkit" / room).glob("*.py"))
+    imported = {module for path in files for module in imported_modules(path)}
+    rooms = {module.split(".")[1] for module in imported if module.startswith("toolkit.")}
+    assert len(files) > 5 and rooms <= set(ROOMS[:number])
+
+
+def test_every_file_of_the_toolkit_is_in_a_room_that_says_what_lives_there():
+    homes = {path.parent.name for path in (PROJECT / "toolkit").rglob("*.py")}
+    assert homes == {"toolkit", *ROOMS}
+    assert [path.name for path in (PROJECT / "toolkit").glob("*.py")] == ["__init__.py"]
+    for room in ROOMS:
+        assert len(importlib.import_module(f"toolkit.{room}").__doc__.split()) > 30
 
 
 @pytest.mark.parametrize("number, name", list(enumerate(ALL_STEPS, start=1)))
@@ -88,7 +105,7 @@ def test_no_two_steps_share_a_flag():
 
 
 def test_only_the_printer_prints_and_asserts_stay_in_tests():
-    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("toolkit/*.py")]:
+    for path in [*PROJECT.glob("*.py"), *PROJECT.glob("toolkit/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             assert not isinstance(node, ast.Assert), path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

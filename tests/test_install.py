@@ -13,7 +13,7 @@ import install_libraries
 from install_libraries import InstallOptions, release, satisfied, unmet
 from tests.__main__ import LISTS
 from tests.conftest import PROJECT
-from toolkit.command import UserError
+from toolkit.run.command import UserError
 
 
 @pytest.mark.parametrize(

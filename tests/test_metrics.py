@@ -14,13 +14,13 @@ import evaluate_model
 from create_dataset import collate
 from load_gpt2 import read_gpt2
 from tests.conftest import PROJECT, library_model
-from toolkit import bootstrap
-from toolkit.bootstrap import choose_units, interval, resample_totals
-from toolkit.metrics import METRICS, compare
-from toolkit.metrics_table import as_text
-from toolkit.run_directory import RunDirectory
-from toolkit.scoring import count_text, score_pieces
-from toolkit.windows import find_pieces, window_starts
+from toolkit.run.run_directory import RunDirectory
+from toolkit.scoring import bootstrap
+from toolkit.scoring.bootstrap import choose_units, interval, resample_totals
+from toolkit.scoring.losses import count_text, score_pieces
+from toolkit.scoring.metrics import METRICS, compare
+from toolkit.scoring.metrics_table import as_text
+from toolkit.scoring.windows import find_pieces, window_starts
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -130,7 +130,7 @@ def test_many_documents_take_fewer_resamples_and_as_little_memory(monkeypatch):
 
 
 def fake_scores(documents, blocks_each, gap):
-    from toolkit.windows import Pieces
+    from toolkit.scoring.windows import Pieces
 
     count = documents * blocks_each
     random = np.random.default_rng(0)
@@ -263,10 +263,10 @@ import sys, torch
 from datasets import load_from_disk
 from transformers import GPT2Config
 from create_dataset import collate
-from toolkit.gpt2 import fresh_model
-from toolkit.memory import peak_memory_bytes
-from toolkit.scoring import score_pieces
-from toolkit.windows import find_pieces
+from toolkit.model.gpt2 import fresh_model
+from toolkit.training.memory import peak_memory_bytes
+from toolkit.scoring.losses import score_pieces
+from toolkit.scoring.windows import find_pieces
 torch.manual_seed(0)
 config = GPT2Config(vocab_size=2000, n_layer=1, n_head=1, n_embd=16, n_positions=64)
 for folder in sys.argv[1:]:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from configure_trainer import read_trainer
 from load_gpt2 import read_gpt2
 from tests.conftest import chain_main
-from toolkit.run_directory import RunDirectory
+from toolkit.run.run_directory import RunDirectory
 from train_model import TrainOptions, train_model
 
 PROMPT = "The lamp, é 🙂,\n\nwas lit"

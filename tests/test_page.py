@@ -23,13 +23,13 @@ from load_gpt2 import read_gpt2
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import PROJECT, library_model
 from tests.test_report import Tags
-from toolkit import page
-from toolkit.completions_api import completions_app
-from toolkit.generator import Generator
-from toolkit.metrics import METRICS
-from toolkit.report import render
-from toolkit.run_directory import RunDirectory
-from toolkit.sampling import Sampling, encode
+from toolkit.report.report import render
+from toolkit.run.run_directory import RunDirectory
+from toolkit.scoring.metrics import METRICS
+from toolkit.serving import page
+from toolkit.serving.completions_api import completions_app
+from toolkit.writing.generator import Generator
+from toolkit.writing.sampling import Sampling, encode
 from train_model import read_tuned
 
 SAMPLING = Sampling(8, 0.8, 0.95, 50, 1)  # as in `FLAGS`

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 import run_pipeline
 from tests.conftest import PROJECT, shell
-from toolkit.command import UserError
-from toolkit.log_history import read_log
-from toolkit.processes import own_batches
+from toolkit.run.command import UserError
+from toolkit.run.processes import own_batches
+from toolkit.training.log_history import read_log
 
 
 def torchrun(*words: str, cwd=PROJECT) -> subprocess.CompletedProcess:

@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 import generate
 from tests.conftest import chain_main, shell
 from tests.hub_writing_stub import TOKEN, WritingHubStub
-from toolkit import hub as hub_reader
-from toolkit.metrics import METRICS
-from toolkit.model_card import UNNAMED, last_part, model_card
-from toolkit.publishing import publish
-from toolkit.run_directory import RunDirectory
+from toolkit.model import hub as hub_reader
+from toolkit.report.model_card import UNNAMED, last_part, model_card
+from toolkit.report.publishing import publish
+from toolkit.run.run_directory import RunDirectory
+from toolkit.scoring.metrics import METRICS
 
 # huggingface_hub's own way of sending large files, which its HTTP library frowns on
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

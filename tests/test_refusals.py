@@ -23,7 +23,7 @@ import train_model
 import train_test_split
 import visualize_performance
 from tests.conftest import PROJECT, shell
-from toolkit.run_directory import RunDirectory
+from toolkit.run.run_directory import RunDirectory
 
 MAINS = {
     "install_libraries": install_libraries.main,
@@ -600,14 +600,14 @@ def test_an_unreachable_hub_answers_within_ten_seconds(finished, tmp_path, words
 
 
 def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(tmp_path):
-    code = "from toolkit.command import command\n@command\ndef main(): 1 / 0\nmain()"
+    code = "from toolkit.run.command import command\n@command\ndef main(): 1 / 0\nmain()"
     done = shell("-c", code)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path):
     code = (
-        "import errno\nfrom toolkit.command import command\n@command\n"
+        "import errno\nfrom toolkit.run.command import command\n@command\n"
         "def main(): raise OSError(errno.ENOSPC, 'No space left on device', 'x.arrow')\nmain()"
     )
     done = shell("-c", code)

@@ -13,9 +13,9 @@ from PIL import Image
 import evaluate_model
 import visualize_performance
 from tests.conftest import chain_main, shell
-from toolkit.metrics import METRICS
-from toolkit.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
-from toolkit.run_directory import RunDirectory
+from toolkit.report.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
+from toolkit.run.run_directory import RunDirectory
+from toolkit.scoring.metrics import METRICS
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -22,10 +22,10 @@ import torch
 import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import PROJECT, library_model
-from toolkit.continuation import Continuation
-from toolkit.generator import Generator
-from toolkit.run_directory import RunDirectory
-from toolkit.sampling import Sampling
+from toolkit.run.run_directory import RunDirectory
+from toolkit.writing.continuation import Continuation
+from toolkit.writing.generator import Generator
+from toolkit.writing.sampling import Sampling
 from train_model import read_tuned
 
 
@@ -301,7 +301,7 @@ def test_a_client_that_leaves_takes_its_rows_along(finished, stream):
     """A slow generator, and a client that hangs up while it is being served."""
     import uvicorn
 
-    from toolkit.completions_api import completions_app
+    from toolkit.serving.completions_api import completions_app
 
     run = RunDirectory(finished.path)
     generator = Generator(read_tuned(run), read_gpt2(run)[1])

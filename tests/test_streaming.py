@@ -16,10 +16,10 @@ import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
 from tests.test_chain import finish, start_training, wait_for_checkpoint
-from toolkit.packing import hold_out_by_hash
-from toolkit.run_directory import RunDirectory
-from toolkit.tokenized_documents import TokenColumn
-from toolkit.training_stream import TrainingStream
+from toolkit.blocks.packing import hold_out_by_hash
+from toolkit.blocks.training_stream import TrainingStream
+from toolkit.corpus.tokenized_documents import TokenColumn
+from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits
 
 BLOCK = 32
@@ -57,8 +57,8 @@ def rows_file(corpus, tmp_path):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Several shuffled chunks in a pass of the tiny corpus, as in a large one."""
-    monkeypatch.setattr("toolkit.training_stream.SHUFFLED_TOKENS", 1000)
-    monkeypatch.setattr("toolkit.tokenized_documents.CHARACTERS_AT_ONCE", 1500)
+    monkeypatch.setattr("toolkit.blocks.training_stream.SHUFFLED_TOKENS", 1000)
+    monkeypatch.setattr("toolkit.corpus.tokenized_documents.CHARACTERS_AT_ONCE", 1500)
 
 
 def rows_of(blocks):
@@ -134,8 +134,8 @@ def train_tokens(run):
 def test_of_a_large_held_out_split_only_the_beginning_is_kept(split, corpus, monkeypatch):
     words = ["--validation_fraction", "0.3", "--test_fraction", "0.3"]
     whole = split("--corpus", corpus, "--streaming", more=words).results("train_test_split")
-    monkeypatch.setattr("toolkit.document_stream.HELD_OUT_CHARACTERS", 1000)
-    monkeypatch.setattr("toolkit.tokenized_documents.CHARACTERS_AT_ONCE", 1500)
+    monkeypatch.setattr("toolkit.blocks.document_stream.HELD_OUT_CHARACTERS", 1000)
+    monkeypatch.setattr("toolkit.corpus.tokenized_documents.CHARACTERS_AT_ONCE", 1500)
     run = split("--corpus", corpus, "--streaming", more=words)
     few = run.results("train_test_split")
     for name in ("validation", "test"):
@@ -221,7 +221,7 @@ def test_the_account_of_a_stream_adds_up(finished, tmp_path_factory, corpus, siz
     documents = stream_documents(options, lambda: tokenizer, None)
     shares = {"validation": 0.1, "test": 0.2}
     stream = TrainingStream(documents, shares, np.empty(0, np.uint64), size, seed=1)
-    with patch("toolkit.training_stream.SHUFFLED_TOKENS", chunk):
+    with patch("toolkit.blocks.training_stream.SHUFFLED_TOKENS", chunk):
         assert len(first_blocks(stream, block)) == block
         account = stream.account(block)
     in_blocks = (account["blocks"] + account["blocks_read_but_not_used"]) * size
@@ -236,7 +236,7 @@ def test_prompts_and_completions_stream_as_they_pack(split, monkeypatch):
     for name in ("whole", "stream"):
         words = [*corpus, *columns, *(["--streaming"] if name == "stream" else [])]
         # The tiny model has 64 positions, which no dialogue fits in.
-        monkeypatch.setattr("toolkit.block_splits.refuse_beyond", lambda *_: None)
+        monkeypatch.setattr("toolkit.blocks.block_splits.refuse_beyond", lambda *_: None)
         more = ["--hold_out_by", "hash"] if name == "whole" else []
         run = split(*words, block_size=500, more=more)
         train = read_splits(run)["train"]
@@ -335,7 +335,7 @@ def test_a_corpus_of_one_document_cannot_be_held_out_by_hash(split, tmp_path, re
 def test_a_document_without_end_is_refused_before_it_fills_the_memory(
     run_copy, tmp_path, refusal, monkeypatch
 ):
-    monkeypatch.setattr("toolkit.documents.LONGEST_STREAMED", 1 << 21)
+    monkeypatch.setattr("toolkit.corpus.cutting.LONGEST_STREAMED", 1 << 21)
     (tmp_path / "endless.txt").write_text("word " * 1_000_000)
     words = ["--run_dir", run_copy, "--corpus", tmp_path / "endless.txt"]
     error = refusal(create_dataset.main, *words, "--streaming")
@@ -346,7 +346,7 @@ def test_a_document_without_end_is_refused_before_it_fills_the_memory(
 
 
 def test_a_stream_with_nothing_to_train_on_is_refused_instead_of_read_for_ever(split, corpus):
-    from toolkit.command import UserError
+    from toolkit.run.command import UserError
 
     stream = read_splits(split("--corpus", corpus, "--streaming"))["train"]
     stream.shares = {"validation": 0.5, "test": 0.5}
@@ -359,8 +359,8 @@ def test_a_fault_late_in_a_stream_ends_training_in_one_line(split, corpus, tmp_p
     documents = create_dataset.read_documents(run)
     late = tmp_path / "late.jsonl"
     late.write_text(json.dumps({"text": "fine"}) + "\n" + "not json\n")
-    from toolkit.command import UserError
-    from toolkit.corpus import PLAIN, find_sources
+    from toolkit.corpus.sources import PLAIN, find_sources
+    from toolkit.run.command import UserError
 
     documents.find = partial(find_sources, [str(late)], PLAIN, "--corpus")
     stream = read_splits(run)["train"]

@@ -15,18 +15,19 @@ import train_model
 from configure_trainer import TrainerOptions, build_trainer, make_plan, make_trainable
 from load_gpt2 import read_gpt2
 from tests.conftest import shell
-from toolkit import preflight, trackers, training_pace
-from toolkit.checkpoints import find_checkpoint
-from toolkit.command import UserError
-from toolkit.compute_rate import training_operations_per_token
-from toolkit.console import duration
-from toolkit.gpt2 import fresh_model, open_model
-from toolkit.log_history import read_log
-from toolkit.preflight import MemoryNeed, memory_need, settle_micro_batch
-from toolkit.run_directory import RunDirectory
-from toolkit.trainable import train_last_blocks
-from toolkit.trainer import PipelineTrainer
-from toolkit.training_plan import seconds_left, verdict
+from toolkit.model.gpt2 import fresh_model, open_model
+from toolkit.model.trainable import train_last_blocks
+from toolkit.run.command import UserError
+from toolkit.run.console import duration
+from toolkit.run.run_directory import RunDirectory
+from toolkit.training import pace as training_pace
+from toolkit.training import preflight, trackers
+from toolkit.training.checkpoints import find_checkpoint
+from toolkit.training.compute_rate import training_operations_per_token
+from toolkit.training.log_history import read_log
+from toolkit.training.plan import seconds_left, verdict
+from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
+from toolkit.training.trainer import PipelineTrainer
 from train_test_split import read_splits
 
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 32, "n_positions": 48, "vocab_size": 131}
@@ -187,10 +188,10 @@ def test_a_frozen_model_needs_less_memory_and_a_longer_block_more():
 PEAK = """
 import sys, torch
 from transformers import GPT2Config
-from toolkit.gpt2 import fresh_model
-from toolkit.kernels import choose_kernels
-from toolkit.memory import keep_freed_memory, peak_memory_bytes
-from toolkit.preflight import held_bytes, memory_need
+from toolkit.model.gpt2 import fresh_model
+from toolkit.model.kernels import choose_kernels
+from toolkit.training.memory import keep_freed_memory, peak_memory_bytes
+from toolkit.training.preflight import held_bytes, memory_need
 precision, blocks = sys.argv[1], int(sys.argv[2])
 model = fresh_model(GPT2Config(n_layer=6, n_head=6, n_embd=384, vocab_size=8000, n_positions=256))
 keep_freed_memory()

@@ -1,0 +1,86 @@
+"""Splits of documents as splits of blocks, with every token accounted for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from toolkit.blocks.packing import Selection, choose_block_size, pack, pad_examples
+from toolkit.run.command import UserError
+
+Accounts = dict[str, dict[str, Any]]
+
+
+def make_blocks(
+    parts: dict[str, Selection], asked: int | None, longest: int, work: Path
+) -> tuple[dict[str, Dataset], Accounts]:
+    """Return packed blocks and where every token went: read = in blocks + left over, per split.
+
+    `asked`: the block size, or None for the automatic one; `longest`: the model's positions.
+    """
+    tokens = {name: part.tokens() for name, part in parts.items()}
+    size = block_size_for(tokens, asked, longest)
+    splits = {name: pack(part, size, work / f"{name}.arrow") for name, part in parts.items()}
+    accounts = {}
+    for name, part in parts.items():
+        kept = len(splits[name]) * size
+        accounts[name] = {
+            "documents": len(part),
+            "blocks": len(splits[name]),
+            "tokens_read": tokens[name],
+            "tokens_in_blocks": kept,
+            "tokens_left_over": tokens[name] - kept,
+        }
+    return splits, accounts
+
+
+def make_examples(
+    parts: dict[str, Selection],
+    prompts: dict[str, np.ndarray],
+    asked: int | None,
+    longest: int,
+) -> tuple[dict[str, Dataset], Accounts]:
+    """Return prompt/completion examples, one a row, and where every token went, per split.
+
+    `prompts`: how many tokens of each of a split's documents are prompt.
+    """
+    needed = max(len(example) for part in parts.values() for example in part)
+    size = asked or min(longest, -(-needed // 8) * 8)
+    refuse_beyond(longest, size)
+    splits, accounts = {}, {}
+    for name, part in parts.items():
+        end = int(part.documents[0][-1])
+        splits[name], dropped = pad_examples(part, prompts[name], size, padding=end)
+        if not len(splits[name]):
+            raise UserError(f"--block_size {size}: every {name} example is longer than that")
+        kept = int(np.sum(splits[name]["length"]))
+        accounts[name] = {
+            "documents": len(part),
+            "blocks": len(splits[name]),
+            "tokens_read": part.tokens(),
+            "tokens_in_blocks": kept,
+            "tokens_left_over": 0,
+            **dropped,
+        }
+    return splits, accounts
+
+
+def block_size_for(tokens: dict[str, int], asked: int | None, longest: int) -> int:
+    """Return the block size asked for, or the automatic one. Refuses what no split could fill."""
+    size = asked or choose_block_size(tokens, longest)
+    refuse_beyond(longest, size)
+    name, fewest = min(tokens.items(), key=lambda entry: entry[1])
+    if fewest < size:
+        can = f"--block_size {fewest} would do" if fewest > 1 else "give more text"
+        whole = "corpus has" if "train" in tokens else "held-out splits have"
+        raise UserError(
+            f"--block_size {size}: the {whole} {sum(tokens.values()):,} tokens, "
+            f"and the {name} split only {fewest:,}, less than one block; {can}"
+        )
+    return size
+
+
+def refuse_beyond(longest: int, size: int) -> None:
+    if size > longest:
+        raise UserError(f"--block_size {size} is beyond the model's {longest} positions")

@@ -1,0 +1,132 @@
+"""The files that a corpus flag names, and the text in them, read in pieces: memory stays flat."""
+
+import codecs
+import glob
+import gzip
+import io
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+
+from toolkit.run.command import UserError
+from toolkit.run.files import PROJECT
+
+TABLES = {  # suffix -> the datasets library's builder for it
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+TEXTS = {".txt", ".md"}
+NEVER_TEXT = {".pdf", ".doc", ".docx", ".epub", ".zip", ".tar", ".bz2", ".7z", ".html", ".htm"}
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
+COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
+READ_AT_ONCE = 1 << 20  # bytes
+
+
+def find_files(names: list[str], flag: str) -> list[Path]:
+    """Return the files that paths, folders (what can be read below them) and globs name, in order.
+
+    A relative name is looked up from the current folder, then from the project's.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        matches = matching(name)
+        if not matches:
+            raise UserError(f"{flag} {name}: no such file or folder, and nothing matches it")
+        files = [
+            file for match in matches for file in (below(match) if match.is_dir() else [match])
+        ]
+        if not files:
+            kinds = " ".join(sorted(TEXTS | set(TABLES)))
+            raise UserError(f"{flag} {name}: holds no file that can be read ({kinds})")
+        for file in files:
+            if suffix_of(file) in NEVER_TEXT:
+                raise UserError(f"{flag} {file}: {suffix_of(file)} is not read; convert it to text")
+            found[file] = None
+    return list(found)
+
+
+def named_paths(names: list[str]) -> list[Path]:
+    """Return the files and folders that names and globs stand for, without opening any."""
+    return [path for name in names for path in matching(name)]
+
+
+def matching(name: str) -> list[Path]:
+    for path in (Path(name).expanduser(), PROJECT / name):
+        if path.exists():
+            return [path]
+        if matches := sorted(glob.glob(str(path), recursive=True)):
+            return [Path(match) for match in matches]
+    return []
+
+
+def below(folder: Path) -> list[Path]:
+    """Return the readable files below a folder, in order. Links to folders are not followed."""
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(path) / name for name in sorted(names) if not name.startswith(".")]
+    return sorted(file for file in found if suffix_of(file) in TEXTS | set(TABLES))
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix that tells the format: `.jsonl` for `x.jsonl.gz`."""
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return name.suffix.lower()
+
+
+def read_text(path: Path, flag: str, encoding: str = "utf-8") -> str:
+    """Return a file's whole text. See `read_pieces`."""
+    return "".join(read_pieces(path, flag, encoding))
+
+
+def read_pieces(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield a text file in pieces: byte-order mark dropped, every line end as LF.
+
+    Refuses zero bytes and bytes that the encoding does not allow, with their offset.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if is_utf8(encoding) else encoding)()
+    line_ends = io.IncrementalNewlineDecoder(decoder, translate=True)
+    wide = encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
+    offset = 0
+    for block in read_bytes(path, flag):
+        if not wide and (zero := block.find(b"\0")) >= 0:
+            raise UserError(f"{flag} {path}: is no text (a zero byte at offset {offset + zero:,})")
+        offset += len(block)
+        try:
+            yield line_ends.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            raise UserError(describe(error, path, flag, encoding, offset)) from None
+        except UnicodeError as error:  # UTF-16 and UTF-32 want a mark at the beginning
+            raise UserError(f"{flag} {path}: is not {encoding} ({error})") from None
+
+
+def read_bytes(path: Path, flag: str) -> Iterator[bytes]:
+    """Yield a file's content, decompressed, in blocks; an empty block marks the end."""
+    try:
+        with COMPRESSED.get(path.suffix.lower(), open)(path, "rb") as file:
+            while block := file.read(READ_AT_ONCE):
+                yield block
+            yield b""
+    except DAMAGED as error:
+        raise UserError(f"{flag} {path}: is cut short or damaged ({error})") from None
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot be read ({error.strerror or error})") from None
+
+
+def describe(error: UnicodeDecodeError, path: Path, flag: str, encoding: str, end: int) -> str:
+    """Return where a file does not decode. `end`: its bytes read so far, bad ones included."""
+    where = end - len(error.object) + error.start
+    bad = f"{flag} {path}: byte 0x{error.object[error.start]:02x} at offset {where:,}"
+    return f"{bad} is not {encoding}; name the file's encoding, for example: --encoding latin-1"
+
+
+def is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"

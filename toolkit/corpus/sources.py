@@ -1,0 +1,179 @@
+"""A corpus, from wherever it is, as documents by split; nothing is read before it is asked for."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+
+from toolkit.corpus.cutting import (
+    Gauge,
+    cut_articles,
+    cut_at,
+    cut_paragraphs,
+    lines_of,
+    looks_like_wikitext,
+)
+from toolkit.corpus.files import TABLES, find_files, matching, read_pieces, suffix_of
+from toolkit.corpus.hub_datasets import PREFIX, Splits, load_hub_dataset, shards_of
+from toolkit.corpus.tables import Columns, dataset_rows, read_rows
+from toolkit.run.command import UserError
+
+SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation"}
+SPLITS |= {"test": "test"}
+
+
+class Document(NamedTuple):
+    """A text with a name to find it by; `completion` is what a prompt is to be answered with."""
+
+    name: str
+    text: str
+    completion: str | None = None
+
+
+def with_separator(document: Document, separator: str) -> Document:
+    """Put a separator between prompt and completion; a plain text stays as it is.
+
+    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
+    """
+    if document.completion is None or not document.completion.strip():
+        return document
+    prompt = document.text + separator
+    spaces = prompt[len(prompt.rstrip(" ")) :]
+    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
+
+
+class Source(NamedTuple):
+    """A file, a dataset or a shard of one. `read()` yields its documents anew at every call."""
+
+    name: str
+    read: Callable[[], Iterator[Document]]
+
+
+class Reading(NamedTuple):
+    """How to read a corpus. `rows`: "auto", "document" or "line".
+
+    `streaming`: a Hub dataset is not downloaded, but read over the network, at `revision`.
+    """
+
+    columns: Columns
+    rows: str
+    separator: str | None
+    encoding: str
+    streaming: bool = False
+    revision: str | None = None
+
+
+PLAIN = Reading(Columns(), "auto", None, "utf-8")
+
+
+def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iterable[Document]]:
+    """Return the documents of `train`, and of the corpus's own `validation` and `test`."""
+    sources = find_sources(names, reading, flag)
+    return {
+        split: itertools.chain.from_iterable(source.read() for source in parts)
+        for split, parts in sources.items()
+    }
+
+
+def find_sources(names: list[str], reading: Reading, flag: str) -> dict[str, list[Source]]:
+    """Return where the documents of `train`, and of own `validation` and `test` splits, are."""
+    saved = saved_dataset(names, reading, flag)
+    if saved is None:
+        files = find_files(names, flag)
+        read = partial(file_documents, alone=len(files) == 1, reading=reading, flag=flag)
+        return {"train": [Source(str(file), partial(read, file)) for file in files]}
+    if "train" not in saved:
+        raise UserError(f"{flag} {names[0]}: has no train split, only {', '.join(saved)}")
+    where = f"{flag} {names[0]}"
+    return {
+        SPLITS[name]: dataset_sources(dataset, name, reading, where)
+        for name, dataset in saved.items()
+        if name in SPLITS
+    }
+
+
+def dataset_sources(
+    dataset: datasets.Dataset | datasets.IterableDataset, name: str, reading: Reading, where: str
+) -> list[Source]:
+    """Return a dataset as one source or, where it is streamed in shards, each shard as one.
+
+    Rows that are lines stay one source: an article may go on in the next shard.
+    """
+    whole = Source(name, partial(dataset_documents, dataset, name, reading, where))
+    shards = shards_of(dataset)
+    if len(shards) == 1 or are_lines(dataset_rows(dataset, reading.columns, where), reading.rows):
+        return [whole]
+    return [
+        Source(f"{name}-{n}", partial(dataset_documents, shard, f"{name}-{n}", reading, where))
+        for n, shard in enumerate(shards)
+    ]
+
+
+def dataset_documents(
+    dataset: datasets.Dataset | datasets.IterableDataset, name: str, reading: Reading, where: str
+) -> Iterator[Document]:
+    return row_documents(dataset_rows(dataset, reading.columns, where), name, reading.rows)
+
+
+def saved_dataset(names: list[str], reading: Reading, flag: str) -> Splits | None:
+    """Return the splits of a Hub dataset or of a saved dataset, or None for plain files."""
+    if names[0].startswith(PREFIX):
+        return load_hub_dataset(names[0], flag, reading.streaming, reading.revision)
+    folders = matching(names[0])
+    markers = ("dataset_dict.json", "dataset_info.json")
+    if len(names) > 1 or len(folders) != 1 or not any((folders[0] / m).exists() for m in markers):
+        return None
+    try:
+        loaded = datasets.load_from_disk(folders[0])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{flag} {names[0]}: is no whole saved dataset ({error})") from None
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iterator[Document]:
+    """Yield the documents of one of the corpus's files. `alone`: it is the only one."""
+    if suffix_of(path) in TABLES:
+        rows = read_rows(path, reading.columns, reading.encoding, flag)
+        return row_documents(rows, path.name, reading.rows)
+    if reading.columns.prompt:
+        raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
+    pieces, gauge = read_pieces(path, flag, reading.encoding), Gauge(f"{flag} {path}")
+    if reading.streaming:
+        pieces = gauge.pieces(pieces)
+    first = next(pieces, "")
+    pieces = itertools.chain([first], pieces)
+    if reading.separator:
+        texts: Iterable[str] = cut_at(pieces, reading.separator)
+    elif reading.rows == "line" or (
+        reading.rows == "auto" and looks_like_wikitext(first.split("\n", 20))
+    ):
+        texts = cut_articles(lines_of(pieces))
+    elif not alone:
+        return iter([Document(path.name, "".join(pieces).strip("\n"))])
+    else:
+        texts = cut_paragraphs(pieces)
+    texts = enumerate(gauge.documents(texts), start=1)
+    return (Document(f"{path.name}:{number}", text) for number, text in texts)
+
+
+def row_documents(rows: Iterable[tuple[Any, ...]], name: str, kind: str) -> Iterator[Document]:
+    """Yield a document a row, or, where rows are lines, an article from several."""
+    rows = iter(rows)
+    first = list(itertools.islice(rows, 20))
+    rows = itertools.chain(first, rows)
+    if are_lines(first, kind):
+        rows = ((article,) for article in cut_articles(row[0] or "" for row in rows))
+    for number, row in enumerate(rows, start=1):
+        yield Document(f"{name}:{number}", *(cell or "" for cell in row))
+
+
+def are_lines(rows: Iterable[tuple[Any, ...]], kind: str) -> bool:
+    """Tell whether rows are the lines of articles, by the first of them. `kind`: see `Reading`."""
+    first = list(itertools.islice(rows, 20))
+    lines = kind == "line" or (
+        kind == "auto" and looks_like_wikitext(row[0] or "" for row in first)
+    )
+    return lines and bool(first) and len(first[0]) == 1

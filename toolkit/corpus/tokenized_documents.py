@@ -1,0 +1,138 @@
+"""Documents as token ids in an Arrow file: written in batches, read without copying.
+
+Every document ends with the end-of-text token, which is trained on like any other.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
+from datasets.table import InMemoryTable, MemoryMappedTable
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.corpus.sources import Document
+from toolkit.corpus.tokenizing import encode
+
+CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
+
+
+def tokenize_documents(
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    label: str,
+    cores: int | None = None,
+) -> tuple[Dataset, dict[str, int]]:
+    """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
+
+    Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
+    list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
+    `cores`: how many to tokenize with; None takes all.
+    """
+    kind = token_type(tokenizer)
+    numbers = pa.list_(pa.from_numpy_dtype(kind))
+    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": numbers}
+    schema = pa.schema({**columns, "prompt_tokens": pa.uint32()})
+    account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
+    progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches_of(documents):
+            kept = list(filter(has_text, batch))
+            ids, prompt_tokens = encode(kept, tokenizer, cores)
+            flat = np.concatenate(ids) if ids else np.empty(0)
+            offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+            tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
+            contents = np.array([content_of(document) for document in kept], np.uint64)
+            names = pa.array([document.name for document in kept], pa.string())
+            arrays = [names, pa.array(contents), tokens, pa.array(prompt_tokens, pa.uint32())]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            account["documents"] += len(kept)
+            account["tokens"] += len(flat)
+            account["characters"] += sum(length_of(document) for document in kept)
+            account["empty_documents_dropped"] += len(batch) - len(kept)
+            progress.update(sum(length_of(document) for document in batch))
+    progress.close()
+    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=label), account
+
+
+def content_of(document: Document) -> int:
+    """Return a hash of a document's words: the same for copies that differ in space and case."""
+    words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold()
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+
+
+def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:
+    """Return the type that token ids are stored in: uint16 where the vocabulary fits."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def has_text(document: Document) -> bool:
+    """Tell whether there is anything to learn: text, or of a prompt the completion."""
+    return bool((document.text if document.completion is None else document.completion).strip())
+
+
+def length_of(document: Document) -> int:
+    return len(document.text) + len(document.completion or "")
+
+
+def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield documents in batches of about CHARACTERS_AT_ONCE."""
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += length_of(document) + 100  # what a row costs beside its text
+        if size >= CHARACTERS_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class TokenColumn:
+    """The token ids of each document of a Dataset, by number: views of its file, nothing copied."""
+
+    def __init__(self, documents: Dataset, column: str = "input_ids"):
+        chunks = documents.with_format("arrow")[:][column].chunks if len(documents) else []
+        self._values = [chunk.values.to_numpy() for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._first = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        chunk = int(np.searchsorted(self._first, number, side="right")) - 1
+        row = number - self._first[chunk]
+        start, stop = self._offsets[chunk][row : row + 2]
+        return self._values[chunk][start:stop]
+
+    def lengths(self) -> np.ndarray:
+        parts = [np.diff(offsets) for offsets in self._offsets]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
+    """Save splits so that `load_from_disk` reads them.
+
+    A split that lies in a file of its own is not written again: its first row is saved, and the
+    file takes the place of that. Copying would touch, and so hold in memory, every page.
+    """
+    disable_progress_bars()
+    try:
+        DatasetDict({name: first_row(split) for name, split in splits.items()}).save_to_disk(folder)
+    finally:
+        enable_progress_bars()
+    for name, split in splits.items():
+        for file in split.cache_files:
+            Path(file["filename"]).replace(folder / name / "data-00000-of-00001.arrow")
+
+
+def first_row(split: Dataset) -> Dataset:
+    """Return a split of one row, with the columns and fingerprint of one that is in a file."""
+    if not split.cache_files:
+        return split
+    return Dataset(InMemoryTable(split.data.table.slice(0, 1)), fingerprint=split._fingerprint)

@@ -1,0 +1,150 @@
+"""The Hugging Face Hub: fetch a model's files once, and answer quickly when it is out of reach."""
+
+import functools
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import get_session, validate_repo_id
+
+from toolkit.run.command import UserError, first_line
+from toolkit.run.files import PROJECT
+
+BUNDLED = "data/gpt2-mini"  # where gpt2 cannot be had
+ANSWER_SECONDS = 4.0
+WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
+TOKENIZER_FILES += ["special_tokens_map.json", "added_tokens.json"]
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Tell whether the Hub (HF_ENDPOINT) answers within seconds. Asked once per process."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+    except (OSError, RuntimeError, ValueError, *http_errors()):
+        return False
+    return True
+
+
+def http_errors() -> tuple[type[Exception], ...]:
+    """Return the base error of the HTTP library that this huggingface_hub uses."""
+    module = __import__(type(get_session()).__module__.split(".")[0])
+    return (getattr(module, "RequestError", None) or module.RequestException,)
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name could be a Hub id (`gpt2`, `owner/name`) rather than a path."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def cached_folder(name: str, revision: str | None = None, weights: bool = True) -> Path | None:
+    """Return the cached copy of a Hub model, or None where it is not all there."""
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    has_weights = not weights or any(folder.glob("*.safetensors"))
+    has_tokenizer = (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()
+    return folder if has_weights and has_tokenizer else None
+
+
+def fetch_folder(
+    name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
+) -> Path:
+    """Return a local folder with a Hub model's files (safetensors, never pickles or code).
+
+    `weights=False` asks for the tokenizer alone. Raises UserError with what the Hub said.
+    """
+    if not hub_answers():
+        if folder := cached_folder(name, revision, weights):
+            return folder
+        raise UserError(
+            f"{flag} {name}: no such folder, not in the cache, "
+            f"and the Hub ({constants.ENDPOINT}) does not answer; "
+            "check the network or the spelling, or give a local folder"
+        )
+    wanted = TOKENIZER_FILES + (WANTED if weights else ["config.json"])
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+        )
+    except RevisionNotFoundError:
+        raise UserError(f"{flag} {name}: the Hub has no revision {revision} of it") from None
+    except GatedRepoError:
+        raise UserError(
+            f"{flag} {name}: access must be asked for on its Hub page, then: hf auth login"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"{flag} {name}: no such folder, and no such model on the Hub") from None
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OSError,
+        RuntimeError,
+        *http_errors(),
+    ) as error:
+        if folder := cached_folder(name, revision, weights):
+            return folder
+        raise UserError(
+            f"{flag} {name}: the Hub broke off ({first_line(error)}); run the same command again"
+        ) from None
+
+
+def find_model(model: str, revision: str | None) -> tuple[str, Path, str]:
+    """Return name and folder of `--model` (auto, a folder, a Hub id), and why it is that one.
+
+    Raises UserError where a named model cannot be had: it is never silently replaced.
+    """
+    if model != "auto":
+        folder = find_folder(model, revision)
+        return model, folder, "from the Hub" if revision_of(folder) else "from this folder"
+    if folder := cached_folder("gpt2", revision):
+        return "gpt2", folder, "auto: gpt2 is in the cache"
+    try:
+        if hub_answers():
+            return "gpt2", fetch_folder("gpt2", revision), "auto: gpt2 from the Hub"
+        lacking = "gpt2 is not cached and the Hub does not answer"
+    except UserError as error:
+        lacking = f"gpt2 cannot be had ({error})"
+    if revision:
+        raise UserError(f"--model_revision {revision}: {lacking}")
+    return BUNDLED, bundled_folder(), f"auto: {lacking}, so the bundled one"
+
+
+def bundled_folder() -> Path:
+    return PROJECT / BUNDLED
+
+
+def find_folder(
+    name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
+) -> Path:
+    """Return the folder that a path or a Hub id names. Raises UserError where it cannot be had."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if revision:
+            raise UserError(f"--model_revision {revision}: {name} is a folder; it needs a Hub id")
+        return path
+    if path.exists() or not is_hub_id(name):
+        raise UserError(f"{flag} {name}: no such folder; give a folder, or a Hub id such as gpt2")
+    return fetch_folder(name, revision, weights, flag)
+
+
+def revision_of(folder: Path) -> str | None:
+    """Return the commit a cached folder holds, or None for a folder of one's own."""
+    return folder.name if folder.parent.name == "snapshots" else None

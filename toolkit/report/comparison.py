@@ -1,0 +1,144 @@
+"""Several runs side by side: their curves in one picture, and a table of what differs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from toolkit.report.plots import SERIES, finish, save_figure
+from toolkit.run.command import UserError
+from toolkit.run.records import STEPS
+from toolkit.training.log_history import read_log
+
+LOG = "log_history.jsonl"
+MARKERS = "os^Dvp*"
+NOT_KNOWN = "-"
+OUTCOMES = {  # what is compared of the results: title, step, keys, how it is written
+    "parameters trained": ("configure_trainer", ("results", "trainable_parameters"), ",d"),
+    "steps": ("train_model", ("results", "steps"), ",d"),
+    "tokens trained on": ("train_model", ("results", "tokens"), ",d"),
+    "best validation loss": ("train_model", ("results", "best_validation_loss"), ".4f"),
+    "test perplexity": ("evaluate_model", ("results", "tuned", "perplexity"), ",.2f"),
+    "  before training": ("evaluate_model", ("results", "base", "perplexity"), ",.2f"),
+    "test bits per byte": ("evaluate_model", ("results", "tuned", "bits_per_byte"), ".4f"),
+    "training seconds": ("train_model", ("measured", "seconds"), ",.1f"),
+    "tokens per second": ("train_model", ("measured", "tokens_per_second"), ",d"),
+    "peak memory, bytes": ("train_model", ("measured", "peak_memory_bytes"), ",d"),
+}
+
+
+def find_runs(folders: list[str]) -> list[Path]:
+    """Return the run folders; raise ValueError, naming the flag, where one is none."""
+    if len(folders) < 2:
+        raise ValueError(f"--compare takes two run folders or more, got {' '.join(folders)}")
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"--compare {folder}: no such folder")
+        if not (Path(folder) / LOG).is_file():
+            raise ValueError(f"--compare {folder}: no training has run there (it holds no {LOG})")
+    return [Path(folder) for folder in folders]
+
+
+def compare_runs(folders: list[str]) -> str:
+    """Write comparison.png, .svg and .md into the first folder; return the table as text.
+
+    Works for trainings under way too: what their records do not say yet is left open.
+    """
+    runs = {
+        folder: read_records(path) for folder, path in zip(folders, find_runs(folders), strict=True)
+    }
+    histories = {folder: read_log(Path(folder) / LOG) for folder in runs}
+    home = Path(folders[0])
+    figure = draw_overlay(histories)
+    for kind in ("png", "svg"):
+        save_figure(figure, home / f"comparison.{kind}", kind)
+    table = [["", *runs], *different_options(runs), *outcomes(runs)]
+    (home / "comparison.md").write_text(as_markdown(table), encoding="utf-8")
+    return f"{as_text(table)}\n\n{home / 'comparison.png'}"
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a run, by step; one that is there and cannot be read is refused."""
+    records = {}
+    for step in STEPS[1:]:
+        path = folder / f"{step}.json"
+        if not path.exists():
+            continue
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not {"options", "results", "measured"} <= set(record):
+                raise ValueError("it is no record of this pipeline")
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"--compare: {path} cannot be read ({error})") from None
+        records[step] = record
+    return records
+
+
+def draw_overlay(histories: dict[str, list[dict[str, float]]]) -> Figure:
+    """Return validation and training loss of all runs, a colour and a marker a run."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, title in zip(
+        panels, ("eval_loss", "loss"), ("Validation loss", "Training loss"), strict=True
+    ):
+        for number, (folder, history) in enumerate(histories.items()):
+            points = [(entry["step"], entry[key]) for entry in history if key in entry]
+            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": folder}
+            if key == "eval_loss":
+                style["marker"] = MARKERS[number % len(MARKERS)]
+            axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
+        axes.set_title(f"{title} (nats per token)", loc="left")
+        finish(axes)
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def different_options(runs: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:
+    """Return a row for each option that is not the same in all runs."""
+    known = [
+        {name: value for record in records.values() for name, value in record["options"].items()}
+        for records in runs.values()
+    ]
+    names = {name: None for options in known for name in options}
+    rows = []
+    for name in names:
+        cells = [write(options.get(name)) for options in known]
+        if len(set(cells)) > 1:
+            rows.append([f"--{name}", *cells])
+    return rows
+
+
+def outcomes(runs: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:
+    rows = []
+    for title, (step, keys, form) in OUTCOMES.items():
+        cells = []
+        for records in runs.values():
+            value: Any = records.get(step)
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            cells.append(NOT_KNOWN if value is None else format(value, form))
+        rows.append([title, *cells])
+    return rows
+
+
+def write(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return NOT_KNOWN if value is None else str(value)
+
+
+def as_text(table: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+
+
+def as_markdown(table: list[list[str]]) -> str:
+    rows = [
+        "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |" for row in table
+    ]
+    rows.insert(1, "|---|" + "---:|" * (len(table[0]) - 1))
+    return "\n".join(["# Comparison", "", *rows, "", "![curves](comparison.png)", ""])

@@ -1,0 +1,31 @@
+"""What the samples copy and repeat, as the rows of the report's table."""
+
+from typing import Any
+
+from toolkit.blocks.leakage import WINDOW
+
+COPYING = {
+    "longest_run": (
+        "longest copied run",
+        "tokens of the samples' longest run that the training split also has, word for word",
+    ),
+    "copied_share": (
+        f"copied {WINDOW}-token windows",
+        f"share of the samples' windows of {WINDOW} tokens that the training split also has",
+    ),
+    "distinct_1": ("distinct-1", "different tokens / all tokens of the samples"),
+    "distinct_2": ("distinct-2", "the same of pairs of tokens"),
+    "distinct_3": ("distinct-3", "the same of triples of tokens"),
+    "longest_loop": ("longest loop", "most tokens on end that are one unit said again and again"),
+}
+
+
+def copying_rows(metrics: dict[str, Any], models: list[str]) -> list[dict[str, Any]]:
+    """Return a row a figure: `title`, `definition`, and `cells`, one for each of the models."""
+    rows = []
+    for key, (title, definition) in COPYING.items():
+        values = [(metrics[m]["copying"] | metrics[m]["repetition"])[key] for m in models]
+        form = "{:.1%}" if key == "copied_share" else "{}" if key.startswith("long") else "{:.2f}"
+        cells = ["none" if value is None else form.format(value) for value in values]
+        rows.append({"title": title, "definition": definition, "cells": cells})
+    return rows

@@ -1,0 +1,197 @@
+"""The report: what the records of a run say, as one page of HTML and as Markdown."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from toolkit.blocks.leakage import WINDOW
+from toolkit.report.copying_table import copying_rows
+from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
+from toolkit.report.samples_page import fenced
+from toolkit.report.verdict import judge, judge_copying
+from toolkit.run.options import as_command
+from toolkit.run.records import STEPS, Records
+from toolkit.scoring.examination import SAMPLING
+from toolkit.scoring.metrics_table import table_of
+from toolkit.scoring.rouge import rouge_table
+
+PAGE_COLOURS = {
+    BLUE: "var(--blue)",
+    VERMILION: "var(--vermilion)",
+    GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    INK: "currentColor",
+}
+CARDS = ("perplexity", "bits_per_byte", "token_accuracy")
+ACCOUNT = {
+    "documents": "documents",
+    "blocks": "blocks",
+    "tokens_read": "tokens read",
+    "tokens_in_blocks": "tokens in blocks",
+    "tokens_left_over": "tokens left over (less than a block)",
+    "examples_dropped_too_long": "examples dropped (longer than a block)",
+    "tokens_dropped_too_long": "tokens dropped with them",
+}
+
+
+def render(page: str, facts: dict[str, Any]) -> str:
+    """Return a page as text: "report.html" (escaped, complete in itself) or one of Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=page.endswith(".html"),
+        undefined=StrictUndefined,
+    )
+    environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
+    return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
+
+
+def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what both reports say, out of the records of steps 2 to 8."""
+    records = {name: run.record(name) for name in STEPS[1 : STEPS.index("evaluate_model") + 1]}
+    results = {name: record["results"] for name, record in records.items()}
+    leak = results["train_test_split"]["test_13_token_windows_in_train"]
+    models = [name for name in ("base", "tuned") if name in metrics]
+    table = table_of(metrics)
+    return {
+        "title": title_of(records),
+        "verdict": judge(metrics),
+        "copying_verdict": judge_copying(metrics, leak),
+        "notes": notes_on(results),
+        "cards": [row for row in table["rows"] if row["name"] in CARDS],
+        **table,
+        "models": models,
+        "rouge": rouge_table(metrics.get("rouge")),
+        "samples": metrics["samples"],
+        "samples_note": (
+            "Openings of test documents, continued by both models with the same seeds: "
+            f"temperature {SAMPLING.temperature:g}, top-p {SAMPLING.top_p:g}, top-k "
+            f"{SAMPLING.top_k}, up to {SAMPLING.max_new_tokens} tokens."
+        ),
+        "copying_rows": copying_rows(metrics, models),
+        "passages": metrics["passages"],
+        **data_facts(results, leak),
+        **setting_facts(records, results),
+        **machine_facts(records),
+    }
+
+
+def title_of(records: dict[str, dict[str, Any]]) -> str:
+    model = records["load_gpt2"]["results"]
+    corpus = " ".join(records["create_dataset"]["options"]["corpus"])
+    return f"{model['model']} ({model['parameters'] / 1e6:.1f}M parameters) on {corpus}"
+
+
+def notes_on(results: dict[str, Any]) -> list[str]:
+    """Return what a reader should know of the training before trusting its figures."""
+    trained, notes = results["train_model"], []
+    steps, best = trained["steps"], trained["best_step"]
+    if trained["stopped_early"]:
+        notes.append(f"Training was stopped early, at step {steps:,}.")
+    if best < steps:
+        notes.append(
+            f"Validation was best at step {best:,} of {steps:,}; that model was saved and tested."
+        )
+    return notes
+
+
+def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:
+    split = results["train_test_split"]
+    splits = split["splits"]
+    accounts = []
+    for key, title in ACCOUNT.items():
+        values = [account.get(key) for account in splits.values()]
+        if any(value is not None for value in values):
+            cells = [f"{value or 0:,}" for value in values]
+            if "stream" in split:  # train's are not known: see the stream's own account
+                cells[list(splits).index("train")] = "not known"
+            accounts.append({"title": title, "cells": cells})
+    copies = [
+        f"{account['documents_dropped']:,} {name} documents, copies of held-out ones, were dropped"
+        for name, account in split["copies"].items()
+    ]
+    share = "cannot be told" if leak is None else f"{leak:.2%}"
+    return {
+        "splits": list(splits),
+        "accounts": accounts,
+        "corpus_line": corpus_line(results),
+        "leak_line": "; ".join(
+            [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
+            + (copies or ["no document is a copy of a held-out one"])
+        )
+        + ".",
+    }
+
+
+def corpus_line(results: dict[str, Any]) -> str:
+    if stream := results["train_model"].get("stream"):
+        return (
+            f"A stream, of which training read {stream['documents_read']:,} documents, "
+            f"{stream['tokens_read']:,} tokens; {stream['empty_documents_dropped']:,} empty "
+            "documents dropped."
+        )
+    made = results["create_dataset"]["splits"].values()
+    documents, tokens, empty = (
+        sum(part[key] for part in made)
+        for key in ("documents", "tokens", "empty_documents_dropped")
+    )
+    return f"{documents:,} documents, {tokens:,} tokens; {empty:,} empty documents dropped."
+
+
+def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    plan, split, trained = (
+        results[name] for name in ("configure_trainer", "train_test_split", "train_model")
+    )
+    epochs = f" ({plan['epochs']:.3g} epochs)" if plan["epochs"] else ""
+    settings = {
+        "seed": results["import_modules"]["seed"],
+        "block size": f"{split['block_size']:,} tokens",
+        "steps": f"{trained['steps']:,} of {plan['steps']:,} planned{epochs}",
+        "tokens a step": f"{plan['tokens_per_step']:,}",
+        "tokens trained on": f"{trained['tokens']:,}",
+        "learning rate": f"{plan['learning_rate']:g}",
+        "parameters trained": f"{plan['trainable_parameters']:,}",
+    }
+    flags = {name: record["measured"]["flags"] for name, record in records.items()}
+    words = [word for given in flags.values() for word in given]
+    return {
+        "settings": [{"title": name, "value": value} for name, value in settings.items()],
+        "options": [
+            {"step": name, "flags": as_command("", given).removeprefix("python3 '' ")}
+            for name, given in flags.items()
+            if given
+        ],
+        "command": as_command("run_pipeline.py", words),
+    }
+
+
+def machine_facts(records: dict[str, Any]) -> dict[str, Any]:
+    """Return versions and machine, and the figures that differ from run to run (`times`)."""
+    machine, trained = (records[n]["measured"] for n in ("import_modules", "train_model"))
+    times = {
+        "training speed": f"{trained['tokens_per_second']:,} tokens/s",
+        "training loop": f"{trained['seconds']:,.1f} s",
+        "peak memory": f"{trained['peak_memory_bytes'] / 1e9:.2f} GB",
+    }
+    for name, record in records.items():
+        number = STEPS.index(name) + 1
+        times[f"step {number}, {name}"] = f"{record['measured']['seconds_in_step']:,.1f} s"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return {
+        "machine": f"{machine['device']}, {machine['precision']}, {machine['threads']} threads",
+        "versions": versions,
+        "times": [{"title": name, "value": value} for name, value in times.items()],
+    }
+
+
+def for_page(svg: str) -> Markup:
+    """Return a picture's SVG as a part of the page: its size and colours are the page's."""
+    drawing = svg[svg.index("<svg") :]
+    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
+    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    for colour, variable in PAGE_COLOURS.items():
+        drawing = drawing.replace(colour, variable)
+    return Markup(drawing.replace("<svg", '<svg role="img"', 1))

@@ -1,0 +1,172 @@
+"""A run directory: the folder of one run, its lock, and steps that end well or leave no trace."""
+
+import contextlib
+import json
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from transformers import set_seed
+
+from toolkit.run.command import UserError
+from toolkit.run.console import say
+from toolkit.run.files import remove, sha256_of, size_of, write_atomically
+from toolkit.run.options import as_flags, as_record
+from toolkit.run.records import STEPS, Records, files_read_by, reads_whole_files
+
+SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
+
+
+class Step:
+    """A step at work: where it puts its artifacts and results. See `RunDirectory.step`."""
+
+    def __init__(self, folder: Path):
+        self.results: dict[str, Any] = {}
+        self.measured: dict[str, Any] = {}
+        self.summary = ""  # the line the console prints
+        self.earlier_is_intact = (
+            True  # False once the step has changed an artifact of its earlier run
+        )
+        self._folder = folder
+        self._written: dict[Path, Path] = {}  # where it is being written -> where it belongs
+        self._differing: set[Path] = set()  # those that differ from run to run
+
+    def folder(self, name: str) -> Path:
+        """Return an empty folder to write in; it becomes `name` when the step ends well."""
+        path = self.file(name)
+        path.mkdir()
+        return path
+
+    def file(self, name: str, measured: bool = False) -> Path:
+        """Return a path to write to; the file becomes `name` when the step ends well.
+
+        `measured`: it holds timings, so that no hash may cover it.
+        """
+        path = self._folder / f".{name}.unfinished"
+        remove(path)
+        if measured:
+            self._differing.add(path)
+        self._written[path] = self._folder / name
+        return path
+
+    def scratch(self) -> Path:
+        """Return an empty folder for work files; it is gone when the step has ended."""
+        path = self._folder / SCRATCH
+        remove(path)
+        path.mkdir()
+        return path
+
+    def discard(self) -> None:
+        for path in self._written:
+            remove(path)
+
+    def publish(self) -> None:
+        """Rename every artifact into place and note its size and content in the record."""
+        for path, home in self._written.items():
+            part = self.measured if path in self._differing else self.results
+            known = {"bytes": size_of(path), "sha256": sha256_of([path])}
+            part.setdefault("artifacts", {})[home.name] = known
+            remove(home)
+            path.rename(home)
+
+
+class RunDirectory(Records):
+    """The folder of one run, with the seed, device and precision that hold for all its steps.
+
+    `seed`: int; `device`: torch device type; `precision`: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(
+        self, path: str | Path, seed: int = 42, device: str = "cpu", precision: str = "fp32"
+    ):
+        super().__init__(Path(path))
+        self.seed, self.device, self.precision = seed, device, precision
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"--run_dir {path}: cannot be written ({error.strerror})") from None
+        self._lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
+        self._unlock: weakref.finalize | None = None
+
+    def lock(self) -> None:
+        """Hold the directory until this process ends or `unlock`; refuse if another holds it."""
+        if self._unlock is not None and self._unlock.alive:
+            return
+        holder = self.path / ".lock-holder"
+        try:
+            self._lock.acquire()
+        except Timeout:
+            process = holder.read_text() if holder.exists() else "unknown"
+            raise UserError(
+                f"{self.path} is in use by process {process}; "
+                "wait for it to end, or choose another --run_dir"
+            ) from None
+        holder.write_text(str(os.getpid()))
+        self._unlock = weakref.finalize(self, release, self.path, self._lock)
+
+    def unlock(self) -> None:
+        """Let other processes write here."""
+        if self._unlock is not None:
+            self._unlock()
+
+    @contextlib.contextmanager
+    def step(self, file: str, options: Any, after: str | tuple[str, ...] = ()) -> Iterator[Step]:
+        """Run the body as one step: remove its record, seed, then publish artifacts and record.
+
+        `file`: the step's `__file__`. `after`: the steps it rests on, which must be finished.
+        On an error nothing is published; an earlier record whose artifacts are intact comes back.
+        """
+        name = Path(file).stem
+        after = (after,) if isinstance(after, str) else after
+        for upstream in after:
+            self.finished(upstream)
+        self.lock()
+        home = self.path / f"{name}.json"
+        earlier = home.read_bytes() if home.exists() else None
+        remove(home)
+        set_seed(self.seed)
+        started = time.perf_counter()
+        step = Step(self.path)
+        try:
+            inputs = self.digest_inputs(options)
+            yield step
+            step.publish()
+        except BaseException:
+            step.discard()
+            if earlier is not None and step.earlier_is_intact:
+                write_atomically(home, earlier)
+            raise
+        finally:
+            remove(self.path / SCRATCH)
+        step.measured |= {
+            "seconds_in_step": round(time.perf_counter() - started, 3),
+            "flags": as_flags(options),
+            "files_read": [str(path.resolve()) for path in files_read_by(options)],
+            "files_read_whole": reads_whole_files(options),
+            "summary": step.summary,
+        }
+        record = {
+            "options": as_record(options),
+            "results": step.results,
+            "source": sha256_of([Path(file)]),
+            "inputs": inputs,
+            "after": {upstream: self.record_hash(upstream) for upstream in after},
+            "measured": step.measured,
+        }
+        write_atomically(home, json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+        say(f"[{STEPS.index(name) + 1}/10] {step.summary}")
+
+
+def release(folder: Path, lock: FileLock) -> None:
+    """Give up one hold on a run directory's lock; the last one clears it away."""
+    if lock.lock_counter == 1:
+        remove(folder / ".lock-holder")
+        remove(folder / ".lock")
+    lock.release()

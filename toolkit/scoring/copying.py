@@ -1,0 +1,152 @@
+"""What generated text takes from the training split word for word, and how it repeats itself."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from datasets import Dataset
+
+from toolkit.blocks.leakage import MULTIPLIER, WINDOW
+
+BLOCKS_AT_ONCE = 2048
+DISTINCT = (1, 2, 3)
+
+
+def copied_runs(
+    samples: list[list[int]], train: Iterable[np.ndarray], longest: int
+) -> list[dict[str, int]]:
+    """Return for each sample what of it stands in the training tokens word for word.
+
+    `train`: stretches of token ids that overlap by `longest`, the length of the longest sample.
+    Each entry: `longest_run`, the tokens of the sample's longest run that training also has;
+    `windows`, its windows of 13 tokens; `copied_windows`, how many of them training also has.
+    Runs are grown a token at a time from the places where all shorter ones matched.
+    """
+    known = [run_hashes(samples, length) for length in range(1, longest + 1)]
+    found = [np.zeros(len(hashes), bool) for hashes in known]
+    for tokens in train:
+        tokens = tokens.astype(np.uint64)
+        places, hashes = np.arange(len(tokens)), np.zeros(len(tokens), np.uint64)
+        for length in range(1, longest + 1):
+            inside = places + length <= len(tokens)
+            places = places[inside]
+            hashes = grow(hashes[inside], tokens[places + length - 1])
+            where = np.searchsorted(known[length - 1], hashes)
+            where[where == len(known[length - 1])] = 0
+            matched = known[length - 1][where] == hashes if len(known[length - 1]) else []
+            found[length - 1][where[matched]] = True
+            places, hashes = places[matched], hashes[matched]
+            if not len(places):
+                break
+    return [measure_sample(sample, known, found) for sample in samples]
+
+
+def measure_sample(
+    sample: list[int], known: list[np.ndarray], found: list[np.ndarray]
+) -> dict[str, int]:
+    def copied(length: int) -> np.ndarray:
+        hashes = hashes_of(np.array(sample, np.uint64), length)
+        return found[length - 1][np.searchsorted(known[length - 1], hashes)]
+
+    run = max((length for length in range(1, len(sample) + 1) if copied(length).any()), default=0)
+    windows = max(0, len(sample) - WINDOW + 1)
+    taken = int(copied(WINDOW).sum()) if windows else 0
+    return {"longest_run": run, "windows": windows, "copied_windows": taken}
+
+
+def run_hashes(samples: list[list[int]], length: int) -> np.ndarray:
+    """Return the sorted hashes of all runs of a length in the samples."""
+    return np.unique(np.concatenate([hashes_of(np.array(s, np.uint64), length) for s in samples]))
+
+
+def hashes_of(tokens: np.ndarray, length: int) -> np.ndarray:
+    count = max(0, len(tokens) - length + 1)
+    hashes = np.zeros(count, np.uint64)
+    for place in range(length):
+        hashes = grow(hashes, tokens[place : place + count])
+    return hashes
+
+
+def grow(hashes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the 64-bit hashes of runs made one token longer."""
+    hashes = (hashes + tokens + np.uint64(1)) * MULTIPLIER
+    return hashes ^ (hashes >> np.uint64(29))
+
+
+def training_stretches(blocks: Dataset, overlap: int) -> Iterator[np.ndarray]:
+    """Yield the tokens of a split, each stretch beginning with the end of the one before.
+
+    Of a prompt/completion example its padding is left out.
+    """
+    before = np.empty(0, np.int64)
+    for first in range(0, len(blocks), BLOCKS_AT_ONCE):
+        columns = blocks[first : first + BLOCKS_AT_ONCE]
+        rows = columns["input_ids"].astype(np.int64)
+        if "length" in columns:
+            whole = np.arange(rows.shape[1]) < np.asarray(columns["length"])[:, None]
+            rows = rows[whole]
+        stretch = np.concatenate([before, rows.reshape(-1)])
+        yield stretch
+        before = stretch[len(stretch) - min(overlap, len(stretch)) :]
+
+
+def repetition(samples: list[list[int]]) -> dict[str, float | int]:
+    """Return how much samples repeat themselves.
+
+    `distinct_1`, `_2`, `_3`: different runs of so many tokens / all of them, over the samples
+    together (Li et al. 2016). `longest_loop`: the most tokens in a row that are one unit, of any
+    length, said twice or more on end.
+    """
+    result: dict[str, float | int] = {}
+    for length in DISTINCT:
+        runs = [
+            tuple(sample[start : start + length])
+            for sample in samples
+            for start in range(len(sample) - length + 1)
+        ]
+        result[f"distinct_{length}"] = len(set(runs)) / len(runs) if runs else 1.0
+    result["longest_loop"] = max(longest_loop(sample) for sample in samples)
+    return result
+
+
+def longest_loop(sample: list[int]) -> int:
+    """Return the tokens of the longest stretch that is one unit, said at least twice on end."""
+    tokens, longest = np.array(sample), 0
+    for period in range(1, len(tokens) // 2 + 1):
+        same = np.flatnonzero(np.append(tokens[period:] == tokens[:-period], False) == 0)
+        run = int(np.diff(same, prepend=-1).max()) - 1
+        if run >= period:
+            longest = max(longest, run + period)
+    return longest
+
+
+def judge_samples(
+    samples: dict[str, list[list[list[int]]]], train: Dataset | None
+) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    """Return `copying` and `repetition` of each model's samples; training is read once for all.
+
+    `samples`: token ids by model, prompt and continuation. `copied_share` is the share of all
+    13-token windows that training also has; None where no sample is that long. Without a training
+    split to look in (a stream's is not kept), all of `copying` is None.
+    """
+    flat = {name: [ids for many in prompts for ids in many] for name, prompts in samples.items()}
+    together = [sample for many in flat.values() for sample in many]
+    if train is None:
+        unknown = dict.fromkeys(("longest_run", "windows", "copied_windows", "copied_share"))
+        return {k: {"copying": unknown, "repetition": repetition(v)} for k, v in flat.items()}
+    longest = max(1, *map(len, together))
+    keys = ("windows", "copied_windows")
+    found = iter(copied_runs(together, training_stretches(train, longest), longest))
+    judged = {}
+    for name, many in flat.items():
+        parts = [next(found) for _ in many]
+        windows, copied = (sum(part[key] for part in parts) for key in keys)
+        judged[name] = {
+            "copying": {
+                "longest_run": max(part["longest_run"] for part in parts),
+                "windows": windows,
+                "copied_windows": copied,
+                "copied_share": copied / windows if windows else None,
+            },
+            "repetition": repetition(many),
+        }
+    return judged

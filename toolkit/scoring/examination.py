@@ -1,0 +1,128 @@
+"""What base and tuned model both go through on the test split, and what comes of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.run.files import write_atomically
+from toolkit.scoring.losses import score_pieces
+from toolkit.scoring.windows import Collate, Pieces
+from toolkit.writing.batch import continue_all
+from toolkit.writing.generator import Generator
+from toolkit.writing.sampling import Sampling, openings, prompt_ids
+
+PROMPTS, PROMPT_WORDS = 3, 5  # openings of test documents that both models continue
+SAMPLING = Sampling(max_new_tokens=60, temperature=0.8, top_p=0.95, top_k=50, num_samples=2)
+MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The same for both models: what is scored, and what is to be continued."""
+
+    test: Dataset
+    tokenizer: PreTrainedTokenizerFast
+    collate: Collate
+    pieces: Pieces
+    stride: int
+    precision: str
+    seed: int
+
+    def prompts(self) -> list[str]:
+        return openings(self.test, self.tokenizer, PROMPTS, PROMPT_WORDS)
+
+    def examples(self) -> list[tuple[list[int], str]]:
+        """Return prompt ids and reference text of the examples to complete; none of plain text."""
+        if "length" not in self.test.column_names:
+            return []
+        found = []
+        for row in self.test.select(range(min(MOST_COMPLETIONS, len(self.test)))):
+            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["prompt_tokens"])
+            found.append((ids[:start], self.decode(ids[start:])))
+        return found
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
+        """Return a prompt and each model's continuations of it, an entry a prompt."""
+        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        for name, outcome in outcomes.items():
+            for entry, continuations in zip(entries, outcome.samples, strict=True):
+                entry[name] = [self.decode(ids) for ids in continuations]
+        return entries
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one model: `sums` by piece (see `score_pieces`), `samples` and greedy `completions`.
+
+    `samples`: token ids, by prompt and continuation. `completions`: text, by example.
+    """
+
+    sums: dict[str, np.ndarray]
+    samples: list[list[list[int]]]
+    completions: list[str]
+
+
+def run_trial(model: GPT2LMHeadModel, trial: Trial, label: str) -> Outcome:
+    """Score the test split, continue the prompts, and complete the examples."""
+    sums = score_pieces(
+        model, trial.test, trial.collate, trial.pieces, trial.stride, trial.precision, label
+    )
+    positions = model.config.n_positions
+    generator = Generator(model, trial.tokenizer, trial.precision)
+    sampling = shortened(SAMPLING, positions // 2)
+    prompts = [
+        prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
+        for prompt in trial.prompts()
+    ]
+    continued = continue_all(generator, prompts, [sampling] * len(prompts), trial.seed)
+    samples = [[row.new for row in group] for group in continued]
+    examples = trial.examples()
+    longest = max((len(trial.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
+    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
+    settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
+    bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)
+    completed = continue_all(
+        generator, [ids for ids, _ in examples], settings, trial.seed, bar.update
+    )
+    bar.close()
+    completions = [trial.decode(group[0].new) for group in completed]
+    return Outcome(sums, samples, completions)
+
+
+def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
+    tokens = max(1, min(sampling.max_new_tokens, most_tokens))
+    return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
+
+
+def read_outcome(path: Path, key: str) -> Outcome | None:
+    """Return an outcome that was kept under this key, or None."""
+    try:
+        with safe_open(path, "np") as file:
+            rest = json.loads(file.metadata()["rest"])
+            if rest.pop("key") != key:
+                return None
+            sums = {name: file.get_tensor(name) for name in ("nats", "correct", "tokens")}
+        return Outcome(sums, **rest)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def keep_outcome(path: Path, key: str, outcome: Outcome) -> None:
+    """Write an outcome with its key.
+
+    One text holds all but the sums: of several, the order in the file differs from time to time.
+    """
+    rest = {"key": key, "samples": outcome.samples, "completions": outcome.completions}
+    write_atomically(path, save(outcome.sums, {"rest": json.dumps(rest)}))

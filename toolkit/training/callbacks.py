@@ -1,0 +1,135 @@
+"""What happens beside training steps: stopping, early or when asked to, and keeping checkpoints."""
+
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from toolkit.model.kernels import Kernels
+from toolkit.run.command import UserError
+from toolkit.run.processes import any_process
+
+
+class RefreshCopies(TrainerCallback):
+    """Let the copies of weights in the run's precision follow the weights."""
+
+    def __init__(self, kernels: Kernels):
+        self.kernels = kernels
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.kernels.refresh()
+
+    on_train_begin = on_optimizer_step  # a checkpoint's weights may have come
+
+
+class StopWhenDiverged(TrainerCallback):
+    """Stop where the loss is no number, or higher than knowing nothing: ln(vocabulary) and more."""
+
+    def __init__(self, vocabulary: int):
+        self.knowing_nothing = math.log(vocabulary)
+        self.highest: float | None = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss", (logs or {}).get("eval_loss"))
+        if loss is None:
+            return
+        if self.highest is None:
+            self.highest = max(loss, self.knowing_nothing) + 1.0
+        if loss <= self.highest:  # not so for what is no number
+            return
+        best = state.best_model_checkpoint
+        kept = f"; the best checkpoint so far is {best}" if best else ""
+        raise UserError(
+            f"training diverged at step {state.global_step:,} (loss {loss:.4g}): lower "
+            f"--learning_rate (it was {args.learning_rate:g}) or raise --warmup_steps{kept}"
+        )
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after `patience` validations without a new best.
+
+    Counts from the log: a resumed run agrees.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+            control.should_training_stop = True
+
+
+class KeepBestAndLast(TrainerCallback):
+    """Save at every new best validation, whatever `save_steps` says; keep that and the newest."""
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict,
+        **_: Any,
+    ) -> None:
+        if state.best_metric is None or metrics["eval_loss"] < state.best_metric:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        keep = {f"checkpoint-{state.global_step}", Path(state.best_model_checkpoint or "").name}
+        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
+            if checkpoint.name not in keep:
+                shutil.rmtree(checkpoint)
+
+
+class SaveOnSignal(TrainerCallback):
+    """On Ctrl-C or SIGTERM, finish the step, save and stop; on a second Ctrl-C, stop at once."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._earlier: dict[int, Any] = {}
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._earlier[number] = signal.signal(number, self._note)
+            except (
+                ValueError
+            ):  # not the main thread (a notebook server): signals are not ours there
+                return
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if any_process(self.came, args.device):
+            self.came = True
+            control.should_save = control.should_training_stop = True
+
+    def _note(self, *_: Any) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True

@@ -1,0 +1,50 @@
+"""`--learning_rate auto`: a few short seeded trials, scored on validation loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+from transformers import Trainer
+from transformers.trainer_utils import SaveStrategy
+
+from toolkit.run.command import UserError
+from toolkit.run.console import say
+
+FACTORS = (0.3, 1.0, 3.0, 10.0)  # of the usual learning rate
+FEWEST_STEPS, MOST_STEPS, SHARE_OF_STEPS = 10, 40, 0.1
+VALIDATION_BLOCKS = 32
+
+
+def trial_steps(steps: int) -> int:
+    """Return how long the trials before a run of `steps` steps are: a tenth of it, 10 to 40."""
+    return min(MOST_STEPS, max(FEWEST_STEPS, round(SHARE_OF_STEPS * steps)))
+
+
+def pick_learning_rate(
+    make_trainer: Callable[[dict[str, Any]], Trainer], plan: dict[str, Any], validation: Dataset
+) -> dict[str, Any]:
+    """Return the best `learning_rate` of a few short trials, their `trial_steps`, and the `trials`.
+
+    `make_trainer` returns a trainer of a fresh copy of the model for a plan; `plan` has the usual
+    rate. Each trial sees the same batches, warms up and falls as the run itself will. Short trials
+    favour high rates a little. Raises UserError where every trial diverged.
+    """
+    held_out = validation.select(range(min(VALIDATION_BLOCKS, len(validation))))
+    steps = trial_steps(plan["steps"])
+    short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
+    trials = []
+    for rate in (factor * plan["learning_rate"] for factor in FACTORS):
+        trainer = make_trainer({**short, "learning_rate": rate})
+        trainer.args.save_strategy = SaveStrategy.NO
+        try:
+            trainer.train()
+            loss = trainer.evaluate(held_out)["eval_loss"]
+        except UserError:
+            loss = math.inf
+        trials.append({"learning_rate": rate, "validation_loss": loss})
+        say(f"       tried learning rate {rate:g}: validation loss {loss:.3f}")
+    if all(math.isinf(trial["validation_loss"]) for trial in trials):
+        raise UserError("--learning_rate auto: every trial diverged; give a learning rate")
+    best = min(trials, key=lambda trial: trial["validation_loss"])["learning_rate"]
+    return {"learning_rate": best, "trial_steps": steps, "trials": trials}

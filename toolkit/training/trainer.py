@@ -1,0 +1,114 @@
+"""The library's Trainer, with what this pipeline promises on top of it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, ProgressCallback, Trainer
+
+from toolkit.model.kernels import choose_kernels
+from toolkit.model.precision import autocast
+from toolkit.model.trainable import plain_model
+from toolkit.scoring.losses import score_blocks
+from toolkit.training.callbacks import (
+    EarlyStopping,
+    KeepBestAndLast,
+    RefreshCopies,
+    SaveOnSignal,
+    StopWhenDiverged,
+)
+from toolkit.training.log_history import LogHistory
+from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
+
+
+class PipelineTrainer(Trainer):
+    """A Trainer that is fast, and whose losses are true means per token.
+
+    Everything that is replaced of the library's:
+    - `compute_loss`: the model's own forward pass (`toolkit/model/forward.py`) gives the loss,
+      because stock training mis-scales GPT-2's and holds full logits, several times.
+    - `evaluate`: validation sums over all tokens (`toolkit/scoring/losses.py`), because stock
+      evaluation averages the means of batches, holds full logits, and draws a random number, so
+      that dropout differs afterwards.
+    Everything that is added is a callback:
+    - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
+    - `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two): honest speeds.
+    - `LogHistory`: the log as a file.
+    - `SaveOnSignal`: Ctrl-C loses nothing.
+    - `StopWhenDiverged`, `EarlyStopping`, `KeepBestAndLast`: the best model is kept, disk is not.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        plan: dict[str, Any],
+        history_path: Path,
+        precision: str,
+        compiled: bool = False,
+        patience: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        model, device = plain_model(self.model), self.args.device.type
+        self.precision = precision
+        self.kernels = choose_kernels(device, precision, "training")
+        self.loss_is_scaled_for_ga = True  # by the tokens of all micro-batches
+        if model.config.tie_word_embeddings:  # resuming, the library takes it for missing
+            self.model._keys_to_ignore_on_save = ["lm_head.weight"]
+        if compiled:
+            model.transformer.compile()
+        self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        for callback in (
+            RefreshCopies(self.kernels),
+            self.stopwatch,
+            self.interruption,
+            StopWhenDiverged(model.config.vocab_size),
+            Forecast(self.stopwatch, plan),
+            KeepBestAndLast(),
+            TrainingBar(),
+            LogHistory(history_path),
+        ):
+            self.add_callback(callback)
+        if patience:
+            self.add_callback(EarlyStopping(patience))
+        # Before all others, trackers among them, so that they see what it adds to the log.
+        speedometer = Speedometer(self.stopwatch, plan, device, precision)
+        self.callback_handler.callbacks.insert(0, speedometer)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return a micro-batch's share of the step's mean loss, in nats per predicted token.
+
+        `num_items_in_batch`: the tokens that the step predicts, in all processes, whose gradients
+        are averaged and not summed: hence the factor.
+        """
+        names = ("input_ids", "labels")
+        with autocast(self.args.device.type, self.precision):  # for adapters; kernels know theirs
+            loss = model(
+                **{name: inputs[name] for name in names},
+                count=num_items_in_batch,
+                kernels=self.kernels,
+            )
+        return loss * self.accelerator.num_processes
+
+    def evaluate(self, eval_dataset: Dataset | None = None, *_: Any, **__: Any) -> dict[str, float]:
+        """Return `eval_loss`: mean nats per predicted token over the whole validation split."""
+        blocks = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.model.eval()
+        model = plain_model(self.model)
+        sums = score_blocks(model, blocks, self.data_collator, self.precision, "validating")
+        self.model.train()
+        metrics = {"eval_loss": sums["nats"] / sums["tokens"]}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics

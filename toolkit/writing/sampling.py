@@ -1,0 +1,103 @@
+"""How to continue a prompt, what may be asked for, and prompts out of a test split."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.run.command import UserError
+
+LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to pick the next token, and when to stop.
+
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 cut nothing; `repetition_penalty` 1
+    leaves the tokens that were there already as likely as they are.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    num_samples: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+def require_possible(settings: Any, prefix: str = "") -> None:
+    """Raise ValueError, naming the setting, unless all settings make sense.
+
+    `settings`: anything with attributes named like those of `Sampling`.
+    """
+    limits = {
+        "max_new_tokens": (1, math.inf),
+        "temperature": (0, 100),
+        "top_k": (0, math.inf),
+        "min_p": (0, 1),
+        "repetition_penalty": (0.01, 100),
+        "num_samples": (1, 1000),
+    }
+    for name, (least, most) in limits.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            bound = f"at least {least}" if not value >= least else f"at most {most}"
+            raise ValueError(f"{prefix}{name} must be {bound}, got {value}")
+    if 0 < settings.temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"{prefix}temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}, "
+            f"got {settings.temperature}"
+        )
+    if not 0 < settings.top_p <= 1:
+        raise ValueError(f"{prefix}top_p must lie above 0 and up to 1, got {settings.top_p}")
+    if not all(settings.stop or ()):
+        raise ValueError(f"{prefix}stop must not be empty")
+
+
+def prompt_ids(
+    prompt: str, tokenizer: PreTrainedTokenizerFast, positions: int, new_tokens: int
+) -> list[int]:
+    """Return the prompt's last tokens that leave room for the new ones."""
+    room = positions - new_tokens
+    if room < 1:
+        raise UserError(
+            f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
+        )
+    return encode(prompt, tokenizer)[-room:]
+
+
+def encode(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the prompt's token ids; end-of-text, which comes before a document, if it is empty."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the prompt is no text: half a character at {error.start}") from None
+    ids = tokenizer.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
+    return ids or [tokenizer.eos_token_id]
+
+
+def openings(
+    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int, words: int
+) -> list[str]:
+    """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
+    found = []
+    for block in blocks:
+        if "length" in block:
+            prompt = block["input_ids"][: int(block["prompt_tokens"])]
+            found += [tokenizer.decode(prompt)] if len(found) < count else []
+            continue
+        starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
+        for start in starts:
+            text = tokenizer.decode(block["input_ids"][start : start + 4 * words]).lstrip()
+            line, end, _ = text.partition("\n")
+            opening = line.split(" ")[:words]
+            whole = end or len(line.split(" ")) > words  # else the last word may be cut
+            if whole and line.strip() and len(found) < count:
+                found.append(" ".join(opening).rstrip())
+    return found or [""]
