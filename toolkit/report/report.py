@@ -37,10 +37,16 @@ ACCOUNT = {
 }
 
 
-def render(page: str, facts: dict[str, Any]) -> str:
-    """Return a page as text: "report.html" (escaped, complete in itself) or one of Markdown."""
+HERE = Path(__file__).parent
+
+
+def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
+    """Return a page as text: "report.html" (escaped, complete in itself) or one of Markdown.
+
+    `home`: the folder of its template, which may include those of this room.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([home, HERE]),
         autoescape=page.endswith(".html"),
         undefined=StrictUndefined,
     )

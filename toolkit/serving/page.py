@@ -53,7 +53,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     """Serve the page at /. `sampling`: what its controls begin with."""
     tuned = engine.generators["tuned"]
     facts = page_facts(run, shortened(sampling, tuned.model.config.n_positions // 2))
-    page = render("page.html", facts)
+    page = render("page.html", facts, HERE)
 
     @app.get("/")
     def index() -> HTMLResponse:
