@@ -83,7 +83,7 @@ def test_the_page_says_what_the_records_say_and_asks_no_other_host(finished, url
 def test_a_page_without_test_figures_says_what_to_run(run_copy):
     for step in ("evaluate_model", "visualize_performance", "generate"):
         (run_copy / f"{step}.json").unlink()
-    text = render("page.html", page.page_facts(RunDirectory(run_copy), SAMPLING))
+    text = render("page.html", page.page_facts(RunDirectory(run_copy), SAMPLING), page.HERE)
     assert "No test figures; do this" in text and "run: python3 evaluate_model.py --run_dir" in text
     assert "No report; do this" in text and "--to_step 9" in text
     assert "Loss (nats per token)" in text and "report.html" not in text
@@ -100,7 +100,7 @@ def test_every_text_on_the_page_is_escaped(finished):
         return f"{thing}\"'></textarea><script>alert(1)</script>" if spoiled else thing
 
     facts = page.page_facts(RunDirectory(finished.path), SAMPLING) | {"missing": ["No report"]}
-    text = render("page.html", spoil(facts) | {"columns": [], "splits": []})
+    text = render("page.html", spoil(facts) | {"columns": [], "splits": []}, page.HERE)
     tags = Tags(text)
     assert [tag for tag, _ in tags.seen].count("script") == 1 and tags.open == []
     assert text.count("&lt;script&gt;") > 20 and "<script>alert" not in text
