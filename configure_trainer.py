@@ -1,7 +1,9 @@
-"""Step 6 of 10: set up the Trainer, and say beforehand what training will do.
+"""Step 6: set up the Trainer, and say beforehand what training will do.
 
 Leaves configure_trainer.json.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
@@ -10,36 +12,30 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from transformers import SchedulerType
-
-from create_dataset import collate
-from import_modules import parse
 from load_gpt2 import read_gpt2
-from toolkit.model.forward import GPT2LMHeadModel
-from toolkit.model.trainable import add_adapters, plain_model, train_last_blocks
 from toolkit.run.command import UserError, command
+from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, require_ranges
 from toolkit.run.processes import take_own_card
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training import preflight
-from toolkit.training.arguments import training_arguments
-from toolkit.training.compute_rate import training_operations_per_token
-from toolkit.training.learning_rate_trials import pick_learning_rate
-from toolkit.training.plan import describe_plan, plan_training
-from toolkit.training.stream_position import follow_stream
-from toolkit.training.trackers import prepare_tracker
-from toolkit.training.trainer import PipelineTrainer
-from train_test_split import Splits, read_splits
+from toolkit.run.start import parse
+from toolkit.training.log_history import LOG
+from toolkit.training.plan import Schedule
+from train_test_split import read_splits
 
-# What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.
-FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
-ADAPTERS = {"num_train_epochs": 3.0, "learning_rate": 5e-4}
-FINE_TUNING_SMALL = {"num_train_epochs": 2.0, "learning_rate": 4e-4}
-ADAPTERS_SMALL = {"num_train_epochs": 3.0, "learning_rate": 5e-3}
-FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
-SMALL = 20_000_000  # parameters up to which a model is small
-EFFECTIVE_BATCH = 4  # blocks of a step, for each of --gradient_accumulation_steps, under auto
+with lazily():
+    import torch
+
+    from toolkit.blocks.collator import collate
+    from toolkit.blocks.training_stream import Splits
+    from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.trainable import add_adapters, train_last_blocks
+    from toolkit.training.arguments import training_arguments
+    from toolkit.training.learning_rate_trials import pick_learning_rate
+    from toolkit.training.plan import describe_plan, make_plan
+    from toolkit.training.stream_position import follow_stream
+    from toolkit.training.trackers import prepare_tracker
+    from toolkit.training.trainer import PipelineTrainer
 
 
 @dataclass
@@ -67,7 +63,7 @@ class TrainerOptions:
     warmup_steps: float = flag(
         0.05, "steps of linear warmup; below 1: a share of all steps", at_least=0
     )
-    lr_scheduler_type: str = flag("cosine", "linear, cosine, constant, ...")
+    lr_scheduler_type: Schedule = flag("cosine", "how the learning rate goes")
     weight_decay: float = flag(0.1, "AdamW's, on matrices only", at_least=0)
     early_stopping_patience: int | None = flag(
         None, "validations without a new best before stopping (default: never stop)", above=0
@@ -97,12 +93,6 @@ class TrainerOptions:
 
     def __post_init__(self) -> None:
         require_ranges(self)
-        kinds = [kind.value for kind in SchedulerType]
-        if self.lr_scheduler_type not in kinds:
-            raise ValueError(
-                f"--lr_scheduler_type must be one of {', '.join(kinds)}, "
-                f"got {self.lr_scheduler_type}"
-            )
         if self.trainable_blocks and self.lora_rank:
             raise ValueError("--trainable_blocks and --lora_rank: choose one of the two")
         if self.num_train_epochs and self.max_steps:
@@ -151,49 +141,6 @@ def make_trainable(model: GPT2LMHeadModel, options: TrainerOptions) -> torch.nn.
     return add_adapters(model, options.lora_rank) if options.lora_rank else model
 
 
-def make_plan(
-    model: torch.nn.Module, options: TrainerOptions, run: RunDirectory
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what training will do, every choice made, and what it will need on this machine."""
-    usual = usual_values(run.results("load_gpt2"), options)
-    split = run.results("train_test_split")
-    block_size = split["block_size"]
-    need = preflight.memory_need(model, block_size, run.precision)
-    free = preflight.free_memory_bytes(run.device)
-    micro_batch, accumulation = (
-        options.per_device_train_batch_size,
-        options.gradient_accumulation_steps,
-    )
-    effective = accumulation * (EFFECTIVE_BATCH if micro_batch == "auto" else micro_batch)
-    micro_batch = preflight.settle_micro_batch(need, free, micro_batch, effective)
-    asked = {
-        **vars(options),
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": effective // micro_batch,
-    }
-    blocks = {name: split["splits"][name]["blocks"] for name in ("train", "validation")}
-    plan = {
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "trainable_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad),
-        "operations_per_token": training_operations_per_token(plain_model(model), block_size),
-        **plan_training(asked, blocks, block_size, usual),
-    }
-    measured = {
-        "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.of(micro_batch),
-        "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
-    }
-    return plan, measured
-
-
-def usual_values(loaded: dict[str, Any], options: TrainerOptions) -> dict[str, float]:
-    if loaded["from_scratch"]:
-        return FROM_SCRATCH
-    small = loaded["parameters"] <= SMALL
-    if options.lora_rank:
-        return ADAPTERS_SMALL if small else ADAPTERS
-    return FINE_TUNING_SMALL if small else FINE_TUNING
-
-
 def build_trainer(
     model: torch.nn.Module,
     splits: Splits,
@@ -209,7 +156,7 @@ def build_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         plan=plan,
-        history_path=run.path / "log_history.jsonl",
+        history_path=run.path / LOG,
         precision=run.precision,
         compiled=options.torch_compile,
         patience=options.early_stopping_patience,

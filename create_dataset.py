@@ -1,35 +1,58 @@
-"""Step 4 of 10: read the corpus, cut it into documents, tokenize them. Also the collator.
+"""Step 4: read the corpus, cut it into documents, tokenize them.
 
-Swap the corpus with --corpus, or by editing `corpus` below. Leaves create_dataset.json, documents/.
+Swap the corpus with --corpus, or by editing `documents` below. Leaves create_dataset.json,
+documents/.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from datasets import Dataset, DatasetDict, load_from_disk
-from transformers import PreTrainedTokenizerFast
-
-from import_modules import parse
-from load_gpt2 import read_gpt2
-from toolkit.blocks.document_stream import DocumentStream
-from toolkit.corpus.cutting import sample_documents
-from toolkit.corpus.files import named_paths
-from toolkit.corpus.hub_datasets import PREFIX, newest_revision
-from toolkit.corpus.sources import Reading, find_sources, read_corpus, with_separator
-from toolkit.corpus.tables import Columns
-from toolkit.corpus.tokenized_documents import save_splits, tokenize_documents
+from load_gpt2 import read_tokenizer
+from toolkit.corpus.files import HUB_PREFIX, named_paths
 from toolkit.run.command import UserError, command
 from toolkit.run.files import remove
+from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
+from toolkit.run.start import parse
+
+with lazily():
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedTokenizerFast
+
+    from toolkit.blocks.document_stream import DocumentStream
+    from toolkit.corpus.cutting import sample_documents
+    from toolkit.corpus.hub_datasets import newest_revision
+    from toolkit.corpus.sources import (
+        Document,
+        Reading,
+        as_document,
+        find_sources,
+        read_corpus,
+        with_separator,
+    )
+    from toolkit.corpus.tables import Columns
+    from toolkit.corpus.tokenized_documents import open_splits, save_splits, tokenize_documents
+
+
+def documents(options: DatasetOptions) -> dict[str, Iterable[Document | str]]:
+    """Return the texts of each split; "train" is enough, step 5's shares are then held out of it.
+
+    To train on texts that no file holds, return them here:
+
+        return {"train": (row["body"] for row in my_database)}
+
+    A `Document` has a name, and may have a completion: then the text is the prompt to it.
+    """
+    return read_corpus(options.corpus, options.reading(), "--corpus")
 
 
 @dataclass
@@ -77,7 +100,7 @@ class DatasetOptions:
         require_ranges(self)
         if not self.corpus or not all(self.corpus):
             raise ValueError("--corpus must name at least one file, folder, glob or hub:NAME")
-        if len(self.corpus) > 1 and any(name.startswith(PREFIX) for name in self.corpus):
+        if len(self.corpus) > 1 and any(name.startswith(HUB_PREFIX) for name in self.corpus):
             raise ValueError(f"--corpus takes one Hub dataset alone, got {' '.join(self.corpus)}")
         if (self.prompt_column is None) != (self.completion_column is None):
             raise ValueError("--prompt_column and --completion_column go together: give both")
@@ -100,7 +123,7 @@ class DatasetOptions:
             raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
 
     def is_on_hub(self) -> bool:
-        return self.corpus[0].startswith(PREFIX)
+        return self.corpus[0].startswith(HUB_PREFIX)
 
     def files_read(self) -> list[Path]:
         return [] if self.is_on_hub() else named_paths(self.corpus)
@@ -133,8 +156,8 @@ def create_dataset(
             step.results["revision"] = revision
             remove(run.path / "documents")  # of an earlier run without --streaming
         else:
-            documents, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
-            save_splits(documents, step.folder("documents"))
+            tokenized, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
+            save_splits(tokenized, step.folder("documents"))
         step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
         step.measured["num_proc"] = options.num_proc
         step.summary = summarize(accounts, options)
@@ -148,27 +171,31 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
     num_proc = record["measured"]["num_proc"]
     options = build(DatasetOptions, {**record["options"], "num_proc": num_proc})
     if options.streaming:
-        return stream_documents(options, lambda: read_gpt2(run)[1], record["results"]["revision"])
-    return load_from_disk(folder)
+        if run.changed_input("create_dataset", options):
+            mend = run.command_for("create_dataset", "create_dataset")
+            raise UserError(f"{run.path}: the stream's input files changed; run: {mend}")
+        return stream_documents(options, lambda: read_tokenizer(run), record["results"]["revision"])
+    return open_splits(folder)
 
 
 def tokenize_corpus(
     tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, seed: int, work: Path
 ) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
     """Return each split's documents as token ids, in files in `work`, and an account of each."""
-    documents, accounts = {}, {}
-    for name, texts in read_corpus(options.corpus, options.reading(), "--corpus").items():
+    tokenized, accounts = {}, {}
+    for name, texts in documents(options).items():
+        texts = (as_document(text, number) for number, text in enumerate(texts, start=1))
         texts = sample_documents(texts, options.sample_fraction, options.max_documents, seed)
         texts = (with_separator(document, options.separator()) for document in texts)
         path = work / f"{name}.arrow"
-        documents[name], accounts[name] = tokenize_documents(
+        tokenized[name], accounts[name] = tokenize_documents(
             texts, tokenizer, path, name, options.num_proc
         )
-        if not documents[name].num_rows:
+        if not tokenized[name].num_rows:
             raise UserError(
                 f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"
             )
-    return documents, accounts
+    return tokenized, accounts
 
 
 def stream_documents(
@@ -185,21 +212,6 @@ def stream_documents(
         completions=options.prompt_column is not None,
         num_proc=options.num_proc,
     )
-
-
-def collate(blocks: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """Return a batch: `input_ids` and `labels`, both int64 of shape (batch, block_size).
-
-    The labels are the inputs, end-of-text included: the model shifts them by one itself. Of a
-    prompt/completion example the prompt and the padding are masked (-100).
-    """
-    tokens = torch.from_numpy(np.stack([block["input_ids"] for block in blocks]).astype(np.int64))
-    labels = tokens.clone()
-    for row, block in zip(labels, blocks, strict=True):
-        if "length" in block:
-            row[: int(block["prompt_tokens"])] = -100
-            row[int(block["length"]) :] = -100
-    return {"input_ids": tokens, "labels": labels}
 
 
 def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> str:
@@ -221,7 +233,7 @@ def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> s
 @command
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, DatasetOptions, about=__doc__)
-    create_dataset(read_gpt2(run)[1], options, run)
+    create_dataset(read_tokenizer(run), options, run)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,51 @@
-"""Step 8 of 10: the base model against the tuned one, on the same held-out test split.
+"""Step 8: the base model against the tuned one, on the same held-out test split.
 
 Leaves evaluate_model.json, test_losses.parquet (a row for each test document), and
 base_scores.safetensors, what the base model scored: it is not scored again while it and the test
 split stay the same.
 """
 
+from __future__ import annotations
+
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from transformers import PreTrainedTokenizerFast
-
-from create_dataset import collate
-from import_modules import parse
-from load_gpt2 import read_gpt2
-from toolkit.model.forward import GPT2LMHeadModel
+from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
-from toolkit.run.files import sha256_of
+from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
-from toolkit.scoring.copying import judge_samples
-from toolkit.scoring.examination import Outcome, Trial, keep_outcome, read_outcome, run_trial
-from toolkit.scoring.held_out_documents import extreme_passages, write_document_losses
-from toolkit.scoring.losses import count_text
-from toolkit.scoring.metrics import compare
-from toolkit.scoring.metrics_table import as_text
-from toolkit.scoring.rouge import compare_rouge
-from toolkit.scoring.windows import block_size_of, find_pieces
+from toolkit.run.source import source_of
+from toolkit.run.start import parse
 from train_model import read_tuned
-from train_test_split import Splits, read_splits
+from train_test_split import read_splits
 
-SCORING = Path(__file__).resolve().parent / "toolkit"
+with lazily():
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+
+    from toolkit.blocks.collator import collate
+    from toolkit.blocks.training_stream import Splits
+    from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.scoring.copying import judge_samples
+    from toolkit.scoring.document_losses import extreme_passages, write_document_losses
+    from toolkit.scoring.examination import (
+        Examination,
+        Outcome,
+        examine,
+        keep_outcome,
+        read_outcome,
+    )
+    from toolkit.scoring.losses import count_text
+    from toolkit.scoring.metrics import compare
+    from toolkit.scoring.metrics_table import as_text
+    from toolkit.scoring.rouge import compare_rouge
+    from toolkit.scoring.windows import block_size_of, find_pieces
 
 
 @dataclass
@@ -64,26 +73,26 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return what the test split says of `base` (unless turned off) and `tuned`; see README."""
     with run.step(__file__, options, after=("train_test_split", "train_model")) as step:
-        trial = set_up(tokenizer, splits, options, run)
-        outcomes = {"base": score_base(trial, run)} if options.evaluate_base else {}
-        outcomes["tuned"] = run_trial(tuned, trial, "evaluating tuned")
+        exam = set_up(tokenizer, splits, options, run)
+        outcomes = {"base": score_base(exam, run)} if options.evaluate_base else {}
+        outcomes["tuned"] = examine(tuned, exam, "evaluating tuned")
         scores = {name: outcome.sums for name, outcome in outcomes.items()}
-        given = (trial.test, tokenizer, collate, trial.pieces, trial.stride)
-        text, size = count_text(*given), block_size_of(trial.test)
-        step.results = compare(scores, text, trial.pieces, run.seed)
+        given = (exam.test, tokenizer, collate, exam.pieces, exam.stride)
+        text, size = count_text(*given), block_size_of(exam.test)
+        step.results = compare(scores, text, exam.pieces, run.seed)
         samples = {name: outcome.samples for name, outcome in outcomes.items()}
         train = splits["train"] if isinstance(splits["train"], Dataset) else None
         copied = judge_samples(samples, train)
         context = {"block_size": size, "stride": options.stride, "precision": run.precision}
         for name in outcomes:
             step.results[name] |= {**copied[name], "context": context}
-        step.results["samples"] = trial.as_texts(outcomes)
-        step.results["passages"] = extreme_passages(trial.test, tokenizer, scores, trial.pieces)
-        if references := [reference for _, reference in trial.examples()]:
+        step.results["samples"] = exam.as_texts(outcomes)
+        step.results["passages"] = extreme_passages(exam.test, tokenizer, scores, exam.pieces)
+        if references := [reference for _, reference in exam.examples()]:
             completions = {name: outcome.completions for name, outcome in outcomes.items()}
             step.results["rouge"] = compare_rouge(references, completions, run.seed)
         losses = step.file("test_losses.parquet")
-        write_document_losses(losses, scores, text, trial.pieces, size)
+        write_document_losses(losses, scores, text, exam.pieces, size)
         step.summary = summarize(step.results)
     for line in as_text(step.results):
         say(f"       {line}")
@@ -100,7 +109,7 @@ def set_up(
     splits: Splits,
     options: EvaluateOptions,
     run: RunDirectory,
-) -> Trial:
+) -> Examination:
     """Return what both models go through. Refuses a test split or a stride that cannot be."""
     test = splits["test"]
     if not len(test):
@@ -116,19 +125,19 @@ def set_up(
         )
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
-    return Trial(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
 
 
-def score_base(trial: Trial, run: RunDirectory) -> Outcome:
+def score_base(exam: Examination, run: RunDirectory) -> Outcome:
     """Return the base model's outcome: kept from an earlier time where nothing of it can differ."""
-    parts = [run.record_hash("load_gpt2"), run.record_hash("train_test_split"), str(trial.stride)]
-    parts += [run.device, run.precision, sha256_of(sorted(SCORING.rglob("*.py")))]
+    parts = [run.record_hash("load_gpt2"), run.record_hash("train_test_split"), str(exam.stride)]
+    parts += [run.device, run.precision, *source_of("toolkit/scoring/examination.py").values()]
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     path = run.path / "base_scores.safetensors"
     outcome = read_outcome(path, key)
     if outcome is None:
         model = read_gpt2(run)[0].to(run.device).eval()
-        outcome = run_trial(model, trial, "evaluating base")
+        outcome = examine(model, exam, "evaluating base")
         keep_outcome(path, key, outcome)
     return outcome
 
@@ -151,7 +160,7 @@ def summarize(metrics: dict[str, Any]) -> str:
 @command
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, EvaluateOptions, about=__doc__)
-    evaluate_model(read_tuned(run), read_gpt2(run)[1], read_splits(run), options, run)
+    evaluate_model(read_tuned(run), read_tokenizer(run), read_splits(run), options, run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Step 10 of 10: let the model write - samples before and after training, or an interactive prompt.
+"""Step 10: let the model write - samples before and after training, or an interactive prompt.
 
 Leaves samples.md, samples.jsonl and generate.json.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
@@ -9,29 +11,31 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from datasets import DatasetDict
-from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
-
-from import_modules import parse
-from load_gpt2 import read_gpt2
-from toolkit.model.forward import GPT2LMHeadModel
-from toolkit.report.publishing import publish, require_hub
-from toolkit.report.samples_page import write_samples
+from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import command
 from toolkit.run.console import say
+from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.run_directory import RunDirectory
-from toolkit.serving.server import serve
-from toolkit.writing.batch import continue_prompts
-from toolkit.writing.generator import Generator
-from toolkit.writing.prompt_loop import PromptLoop
-from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
-from toolkit.writing.sampling import Sampling, openings, require_possible
+from toolkit.run.start import parse
+from toolkit.writing.sampling import Sampling, require_possible
 from train_model import read_tuned
 from train_test_split import read_splits
 
-PROMPTS, PROMPT_WORDS = 3, 5  # without --prompt: this many openings of test documents, this long
+with lazily():
+    from datasets import DatasetDict
+    from tqdm import tqdm
+    from transformers import PreTrainedTokenizerFast
+
+    from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.report.publishing import publish, require_hub
+    from toolkit.report.samples_page import write_samples
+    from toolkit.serving.server import serve
+    from toolkit.writing.continue_prompts import continue_prompts
+    from toolkit.writing.generator import Generator
+    from toolkit.writing.prompt_loop import PromptLoop
+    from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
+    from toolkit.writing.sampling import openings
 
 
 @dataclass
@@ -106,7 +110,7 @@ def generate(
         prompts = (
             read_prompts(Path(options.prompts_file))
             if options.prompts_file
-            else options.prompt or openings(splits["test"], tokenizer, PROMPTS, PROMPT_WORDS)
+            else options.prompt or openings(splits["test"], tokenizer)
         )
         report_cuts(prompts, tokenizer, tuned.config.n_positions, options.max_new_tokens)
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
@@ -170,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
     if options.push_to_hub:
         return publish(run, options.push_to_hub)
-    tuned, (_, tokenizer) = read_tuned(run), read_gpt2(run)
+    tuned, tokenizer = read_tuned(run), read_tokenizer(run)
     if options.interactive or options.serve:
         return converse(tuned, tokenizer, options, run)
     show(generate(tuned, tokenizer, read_splits(run), options, run))

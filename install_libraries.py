@@ -1,4 +1,4 @@
-"""Step 1 of 10: put the libraries where every other step will find them.
+"""Step 1: put the libraries where every other step will find them.
 
 Makes .venv beside this file and installs requirements.txt into it, once. In an environment that is
 already active (venv, conda, Colab) it installs only what is missing there, and leaves a torch that
@@ -17,9 +17,11 @@ from pathlib import Path
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
 from toolkit.run.options import build, flag, parse_flags
+from toolkit.run.steps import label
 
 PROJECT = Path(__file__).resolve().parent
 ENVIRONMENT = PROJECT / ".venv"
+LABEL = label("install_libraries")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
@@ -42,7 +44,7 @@ def install_libraries(
     if not missing:
         return
     say(
-        f"[1/10] installing {len(missing)} libraries into {sys.prefix} "
+        f"{LABEL} installing {len(missing)} libraries into {sys.prefix} "
         "(once; torch alone can be 1 GB)"
     )
     tested = ["-c", str(PROJECT / "constraints.txt")] if Path(sys.prefix) == ENVIRONMENT else []
@@ -52,7 +54,7 @@ def install_libraries(
     elif options.cpu:
         pip("install", torch, *tested, "--index-url", CPU_WHEELS)
     if pip("install", *missing, *tested, may_fail=True) != 0:
-        say("[1/10] the tested versions cannot be had; trying the newest that the ranges allow")
+        say(f"{LABEL} the tested versions cannot be had; trying the newest that the ranges allow")
         pip("install", *missing)
     if still := unmet(lists):
         raise UserError(f"pip finished, yet {', '.join(still)} cannot be found in {sys.prefix}")
@@ -132,7 +134,7 @@ def works(python: Path) -> bool:
 
 
 def make_environment() -> None:
-    say(f"[1/10] making {ENVIRONMENT} with Python {sys.version.split()[0]}")
+    say(f"{LABEL} making {ENVIRONMENT} with Python {sys.version.split()[0]}")
     try:
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
     except (subprocess.CalledProcessError, OSError) as error:
@@ -159,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
         enter_environment(install=True)  # comes back only where everything is here already
     install_libraries(options)
     say(
-        "[1/10] "
+        f"{LABEL} "
         + ", ".join(
             f"{n} {importlib.metadata.version(n)}" for n in ("torch", "transformers", "datasets")
         )

@@ -1,7 +1,9 @@
-"""Step 3 of 10: the model and its tokenizer - from the Hub, from a folder, or from scratch.
+"""Step 3: the model and its tokenizer - from the Hub, from a folder, or from scratch.
 
 Leaves load_gpt2.json, and base_model/ if the model was made from scratch.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
@@ -9,17 +11,21 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import GPT2Config, PreTrainedTokenizerFast
-
-from import_modules import parse
 from toolkit.corpus.files import named_paths
-from toolkit.corpus.sources import PLAIN, read_corpus
-from toolkit.model import gpt2, hub
-from toolkit.model.byte_level_bpe import SMALLEST, train_byte_level_bpe
-from toolkit.model.forward import GPT2LMHeadModel
+from toolkit.model.byte_level_bpe import SMALLEST
 from toolkit.run.command import command
+from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
+from toolkit.run.start import parse
+
+with lazily():
+    from transformers import GPT2Config, PreTrainedTokenizerFast
+
+    from toolkit.corpus.sources import Reading, read_corpus
+    from toolkit.model import gpt2, hub
+    from toolkit.model.byte_level_bpe import train_byte_level_bpe
+    from toolkit.model.forward import GPT2LMHeadModel
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
 # GPT-2: 12, 12, 768, 1024, 50257.
@@ -128,17 +134,26 @@ def load_gpt2(
 
 def read_gpt2(run: RunDirectory) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """Return the model and tokenizer as step 3 left them: before any training."""
-    run.finished("load_gpt2")
-    record = run.record("load_gpt2")
-    results = record["results"]
+    folder, name = find_loaded(run)
+    return open_model(folder, name)
+
+
+def read_tokenizer(run: RunDirectory) -> PreTrainedTokenizerFast:
+    """Return the tokenizer alone: no weights are read."""
+    return gpt2.open_tokenizer(find_loaded(run)[0])
+
+
+def find_loaded(run: RunDirectory) -> tuple[Path, str]:
+    """Return the folder and the name of what step 3 loaded."""
+    results = run.results("load_gpt2")
     if results["from_scratch"]:
-        return open_model(run.path / "base_model", "base_model")
-    folder = Path(record["measured"]["folder"])
+        return run.path / "base_model", "base_model"
+    folder = Path(run.record("load_gpt2")["measured"]["folder"])
     if results["model"] == hub.BUNDLED:
         folder = hub.bundled_folder()
     elif not folder.is_dir():  # the cache was emptied, or the run was copied here
         folder = hub.fetch_folder(results["model"], results["revision"])
-    return open_model(folder, results["model"])
+    return folder, results["model"]
 
 
 def open_model(folder: Path, name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
@@ -155,7 +170,7 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
         tokenizer = gpt2.open_tokenizer(folder)
     else:
         flag = "--tokenizer_corpus"
-        corpus = read_corpus(options.tokenizer_corpus or ["data/keepers_log"], PLAIN, flag)
+        corpus = read_corpus(options.tokenizer_corpus or ["data/keepers_log"], Reading(), flag)
         texts = (document.text for document in corpus["train"])
         tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
     end = tokenizer.eos_token_id

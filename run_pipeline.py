@@ -1,50 +1,45 @@
-"""Run the ten steps in order: install, load, train, evaluate, plot, sample.
+"""Run all steps in order: install, load, train, evaluate, plot, sample.
 
     python3 run_pipeline.py                                    everything, on the text that ships
     python3 run_pipeline.py --model gpt2 --corpus my_text.txt  fine-tune GPT-2 on your own text
     python3 run_pipeline.py --interactive                      talk to the result; trains if need be
 
-A step that is done and whose options, source and inputs are unchanged is not done again.
+A step that is done and whose options, code and input files are unchanged is not done again.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":
     __import__("install_libraries").enter_environment(install=True)
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from configure_trainer import TrainerOptions, configure_trainer, read_trainer
-from create_dataset import DatasetOptions, create_dataset, read_documents
-from evaluate_model import EvaluateOptions, evaluate_model, read_metrics, summarize
-from generate import GenerateOptions, converse, generate, read_samples
-from import_modules import RunOptions, import_modules, read_run
-from load_gpt2 import LoadOptions, load_gpt2, read_gpt2
-from toolkit.report.comparison import compare_runs
-from toolkit.report.publishing import publish
+from configure_trainer import configure_trainer, read_trainer
+from create_dataset import create_dataset, read_documents
+from evaluate_model import evaluate_model, read_metrics, summarize
+from generate import converse, generate, read_samples
+from import_modules import import_modules
+from load_gpt2 import load_gpt2, read_gpt2
 from toolkit.run.command import UserError, command
 from toolkit.run.config_file import read_config_file
 from toolkit.run.console import say
+from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, parse_flags
-from toolkit.run.records import STEPS
+from toolkit.run.records import NOT_RUN
 from toolkit.run.run_directory import RunDirectory
-from train_model import TrainOptions, read_tuned, train_model
-from train_test_split import SplitOptions, read_splits, train_test_split
-from visualize_performance import VisualizeOptions, read_report, visualize_performance
+from toolkit.run.start import changed_versions, read_run
+from toolkit.run.steps import STEPS, label, number_of
+from train_model import read_tuned, train_model
+from train_test_split import read_splits, train_test_split
+from visualize_performance import read_report, visualize_performance
 
-# Every step with its options and the reader of what it left.
-LINKS: dict[Callable, tuple[type, Callable]] = {
-    import_modules: (RunOptions, lambda run: None),
-    load_gpt2: (LoadOptions, read_gpt2),
-    create_dataset: (DatasetOptions, read_documents),
-    train_test_split: (SplitOptions, read_splits),
-    configure_trainer: (TrainerOptions, read_trainer),
-    train_model: (TrainOptions, read_tuned),
-    evaluate_model: (EvaluateOptions, read_metrics),
-    visualize_performance: (VisualizeOptions, read_report),
-    generate: (GenerateOptions, read_samples),
-}
+with lazily():
+    from toolkit.report.comparison import compare_runs
+    from toolkit.report.publishing import publish
 
 
 @dataclass
@@ -53,7 +48,7 @@ class RunnerOptions:
 
     config: str | None = flag(None, "YAML or JSON file of flags; flags given here win over it")
     from_step: int = flag(2, "read what the steps before N left, and start at N")
-    to_step: int = flag(10, "stop after step N")
+    to_step: int = flag(len(STEPS), "stop after step N")
     force: bool = flag(False, "do every step anew, up to date or not")
 
     def __post_init__(self) -> None:
@@ -70,33 +65,46 @@ class LastStepDone(Exception):
     """The chain has reached --to_step."""
 
 
+class Left:
+    """What a finished step left: read when a later step needs it, and not before."""
+
+    def __init__(self, read: Callable[[], Any]):
+        self.read = functools.cache(read)
+
+    def __getitem__(self, part: int) -> Left:
+        return Left(lambda: self.read()[part])
+
+
 class Chain:
-    """Do a step, or read what it left where doing it would change nothing."""
+    """Do a step, or take what it left where doing it would change nothing."""
 
     def __init__(self, given: dict[str, Any]):
-        self.runner = build(RunnerOptions, given)
-        self.options = {
-            step: build(options_class, given) for step, (options_class, _) in LINKS.items()
-        }
-        self.run = read_run(self.options[import_modules])
-        self.given = given
+        self.given, self.runner = given, build(RunnerOptions, given)
+        self.options = {name: build(options_of(name), given) for name in STEPS[1:]}
+        self.run = read_run(self.options["import_modules"])
         for name in ("interactive", "serve", "push_to_hub"):
             if name in given and self.runner.to_step < len(STEPS):
-                raise UserError(f"--{name} comes after step 10: drop --to_step")
+                raise UserError(f"--{name} comes after step {len(STEPS)}: drop --to_step")
 
-    def __call__(self, step: Callable, *inputs: Any) -> Any:
-        name, options, read = step.__name__, self.options[step], LINKS[step][1]
-        number = STEPS.index(name) + 1
+    def __call__(self, step: Callable, read: Callable | None, *inputs: Any) -> Any:
+        """Return what `step` returns, from `inputs`, or what `read` finds that it left."""
+        name = step.__name__
+        number, options, left = number_of(name), self.options[name], Left(lambda: read(self.run))
         if number > self.runner.to_step:
             raise LastStepDone
         if number < self.runner.from_step:
             self.refuse_ignored_flags(name, number, options)
             self.run.finished(name)
-            return read(self.run)
-        if not self.runner.force and self.run.is_current(name, options):
-            say(f"[{number}/10] up to date: {self.run.record(name)['measured']['summary']}")
-            return read(self.run)
-        return step(*inputs, options, self.run)
+            return left
+        reason = "--force" if self.runner.force else self.run.reason_to_redo(name, options)
+        if reason is None and name == "import_modules":  # a new version redoes nothing else
+            reason = changed_versions(self.run)
+        if reason is None:
+            say(f"{label(name)} up to date: {self.run.record(name)['measured']['summary']}")
+            return left
+        if reason not in (NOT_RUN, "--force"):
+            say(f"{label(name)} again: {reason}")
+        return step(*map(value_of, inputs), options, self.run)
 
     def refuse_ignored_flags(self, name: str, number: int, options: Any) -> None:
         """Refuse a flag that only a step before --from_step would obey."""
@@ -112,9 +120,19 @@ class Chain:
                     )
 
 
+def options_of(name: str) -> type:
+    """Return the options class of a step: what its function says that `options` are."""
+    module = sys.modules[name]
+    return getattr(module, getattr(module, name).__annotations__["options"])
+
+
+def value_of(given: Any) -> Any:
+    return given.read() if isinstance(given, Left) else given
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
-    groups = [RunnerOptions, *(options_class for options_class, _ in LINKS.values())]
+    groups = [RunnerOptions, *map(options_of, STEPS[1:])]
     given = parse_flags(argv, __doc__, *groups)
     if "config" in given:
         given = {**read_config_file(given["config"], *groups), **given}
@@ -123,28 +141,30 @@ def main(argv: list[str] | None = None) -> None:
         run_steps(chain)
     except LastStepDone:
         pass
-    if compared := chain.options[visualize_performance].compare:
+    if compared := chain.options["visualize_performance"].compare:
         say(compare_runs(compared))
 
 
 def run_steps(chain: Chain) -> None:
     """The pipeline."""
-    say(f"[1/10] up to date: the libraries are in {sys.prefix}")
-    chain(import_modules)
-    model, tokenizer = chain(load_gpt2)
-    documents = chain(create_dataset, tokenizer)
-    splits = chain(train_test_split, documents)
-    trainer = chain(configure_trainer, model, splits)
-    tuned = chain(train_model, trainer, tokenizer)
-    metrics = chain(evaluate_model, tuned, tokenizer, splits)
-    report = chain(visualize_performance, metrics)
-    samples = chain(generate, tuned, tokenizer, splits)
-    if chain.options[generate].interactive or chain.options[generate].serve:
-        converse(tuned, tokenizer, chain.options[generate], chain.run)
+    say(f"{label('install_libraries')} up to date: the libraries are in {sys.prefix}")
+    chain(import_modules, None)
+    loaded = chain(load_gpt2, read_gpt2)
+    model, tokenizer = loaded[0], loaded[1]
+    documents = chain(create_dataset, read_documents, tokenizer)
+    splits = chain(train_test_split, read_splits, documents)
+    trainer = chain(configure_trainer, read_trainer, model, splits)
+    tuned = chain(train_model, read_tuned, trainer, tokenizer)
+    metrics = chain(evaluate_model, read_metrics, tuned, tokenizer, splits)
+    report = chain(visualize_performance, read_report, metrics)
+    samples = chain(generate, read_samples, tuned, tokenizer, splits)
+    options = chain.options["generate"]
+    if options.interactive or options.serve:
+        converse(value_of(tuned), value_of(tokenizer), options, chain.run)
     else:
-        conclude(report, metrics, samples, chain.run)
-    if name := chain.options[generate].push_to_hub:
-        publish(chain.run, name)
+        conclude(value_of(report), value_of(metrics), value_of(samples), chain.run)
+    if options.push_to_hub:
+        publish(chain.run, options.push_to_hub)
 
 
 def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: RunDirectory) -> None:

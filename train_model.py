@@ -1,9 +1,11 @@
-"""Step 7 of 10: train, and save the best model as a plain Hugging Face folder.
+"""Step 7: train, and save the best model as a plain Hugging Face folder.
 
 Ctrl-C saves a checkpoint; the same command goes on from it. On several cards:
 torchrun --nproc_per_node 4 train_model.py. Leaves train_model.json, model/,
 checkpoints/, log_history.jsonl.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
@@ -12,24 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast, TrainerState
-
 from configure_trainer import read_trainer
-from import_modules import parse
-from load_gpt2 import read_gpt2
-from toolkit.model import gpt2
-from toolkit.model.forward import GPT2LMHeadModel
-from toolkit.model.trainable import copy_adapter, open_checkpoint
+from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import Interrupted, command
 from toolkit.run.files import remove
+from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.processes import is_first_process, told_by_first
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training.checkpoints import find_checkpoint, step_of
-from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
-from toolkit.training.plan import tokens_after, verdict
-from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
-from toolkit.training.trainer import PipelineTrainer
+from toolkit.run.start import parse
+
+with lazily():
+    from transformers import PreTrainedTokenizerFast, TrainerState
+
+    from toolkit.model import gpt2
+    from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.trainable import copy_adapter, open_checkpoint
+    from toolkit.training.checkpoints import find_checkpoint, step_of
+    from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
+    from toolkit.training.plan import how_validation_went, tokens_after
+    from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
+    from toolkit.training.trainer import PipelineTrainer
 
 
 @dataclass
@@ -89,7 +94,7 @@ def train_model(
         step.measured = measure(trainer, plan)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
         validations = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
-        step.results["verdict"] = verdict(validations)
+        step.results["verdict"] = how_validation_went(validations)
         speed = f"{step.measured['tokens_per_second']:,} tokens/s"
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         step.summary = (
@@ -143,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, TrainOptions, about=__doc__, several_processes=True)
     trainer = read_trainer(run)
     if is_first_process():
-        train_model(trainer, read_gpt2(run)[1], options, run)
+        train_model(trainer, read_tokenizer(run), options, run)
     else:
         train_along(trainer)
 

@@ -1,29 +1,33 @@
-"""Step 5 of 10: hold out whole documents, then pack each split into blocks.
+"""Step 5: hold out whole documents, then pack each split into blocks.
 
 Reads documents/ from step 4. Leaves train_test_split.json, splits/.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
-
-from datasets import Dataset, DatasetDict, load_from_disk
+from typing import Any, Literal
 
 from create_dataset import read_documents
-from import_modules import parse
-from toolkit.blocks.block_splits import make_blocks, make_examples
-from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
-from toolkit.blocks.leakage import leak
-from toolkit.blocks.splitting import contents_of, prompt_lengths, split_documents
-from toolkit.blocks.training_stream import TrainingStream
-from toolkit.corpus.tokenized_documents import save_splits
 from toolkit.run.command import UserError, command
+from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
+from toolkit.run.start import parse
 
-Splits: TypeAlias = dict[str, Dataset | TrainingStream]
+with lazily():
+    from datasets import DatasetDict
+
+    from toolkit.blocks.block_splits import make_blocks, make_examples
+    from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
+    from toolkit.blocks.leakage import leak
+    from toolkit.blocks.splitting import contents_of, prompt_lengths, split_documents
+    from toolkit.blocks.training_stream import Splits, TrainingStream
+    from toolkit.corpus.tokenized_documents import open_splits, save_splits
+
 HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold
 
 
@@ -99,7 +103,7 @@ def train_test_split(
 
 def read_splits(run: RunDirectory) -> Splits:
     """Return the packed splits of step 5, and of a stream what packs its train split."""
-    splits = load_from_disk(run.finished("train_test_split") / "splits").with_format("numpy")
+    splits = open_splits(run.finished("train_test_split") / "splits").with_format("numpy")
     if HELD_OUT not in splits:
         return splits
     results, contents = run.results("train_test_split"), contents_of(splits.pop(HELD_OUT))

@@ -1,9 +1,11 @@
-"""Step 9 of 10: plots and the report; of a training under way, the plot so far.
+"""Step 9: plots and the report; of a training under way, the plot so far.
 
 Reads log_history.jsonl from step 7 and the records of steps 2 to 8. Leaves performance.png, .svg,
 report.html, report.md, model_card.md and visualize_performance.json; with --compare,
 comparison.png, .svg, .md in the first of the folders.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
@@ -13,25 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from evaluate_model import read_metrics, summarize
-from import_modules import RunOptions, parse
-from toolkit.report.comparison import compare_runs, find_runs
-from toolkit.report.model_card import model_card
-from toolkit.report.plots import (
-    MEASURED,
-    PANELS,
-    Story,
-    draw_alone,
-    draw_together,
-    panels_of,
-    save_figure,
-)
-from toolkit.report.progress import forget_progress, is_under_way, plot_progress
-from toolkit.report.report import facts_of, for_page, render
 from toolkit.run.command import command
 from toolkit.run.console import say
+from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, parse_flags
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training.log_history import read_log
+from toolkit.run.start import RunOptions, parse
+from toolkit.training.log_history import LOG
+
+with lazily():
+    from toolkit.report import plots
+    from toolkit.report.comparison import compare_runs, find_runs
+    from toolkit.report.model_card import model_card
+    from toolkit.report.progress import forget_progress, is_under_way, plot_progress
+    from toolkit.report.report import facts_of, for_page, render
+    from toolkit.training.log_history import read_log
 
 
 @dataclass
@@ -52,19 +50,19 @@ def visualize_performance(
 ) -> Path:
     """Draw the training and the test figures, write the report, and return the report's path."""
     after = ("load_gpt2", "create_dataset", "train_test_split", "train_model", "evaluate_model")
-    with run.step(__file__, options, after=after) as step:
+    with run.step(__file__, options, after, seeded=False) as step:
         story = read_story(metrics, run)
         facts = facts_of(run, metrics)
         title = f"{facts['title']}\n{summarize(metrics)}"
-        figure = draw_together(panels_of(story, PANELS), story, title)
+        figure = plots.draw_together(plots.panels_of(story, plots.PANELS), story, title)
         for kind in ("png", "svg"):
-            save_figure(figure, step.file(f"performance.{kind}"), kind)
-        if speed := panels_of(story, MEASURED):
-            figure = draw_together(speed, story, facts["title"])
+            plots.save_figure(figure, step.file(f"performance.{kind}"), kind)
+        if speed := plots.panels_of(story, plots.MEASURED):
+            figure = plots.draw_together(speed, story, facts["title"])
             for kind in ("png", "svg"):
-                save_figure(figure, step.file(f"speed.{kind}", measured=True), kind)
-        for key, panels in (("plots", PANELS), ("measured_plots", MEASURED)):
-            drawn = (draw_alone(draw, story) for draw in panels_of(story, panels))
+                plots.save_figure(figure, step.file(f"speed.{kind}", measured=True), kind)
+        for key, panels in (("plots", plots.PANELS), ("measured_plots", plots.MEASURED)):
+            drawn = (plots.draw_alone(draw, story) for draw in plots.panels_of(story, panels))
             facts[key] = [for_page(svg) for svg in drawn]
         for kind in ("html", "md"):
             text = render(f"report.{kind}", facts)
@@ -81,10 +79,10 @@ def read_report(run: RunDirectory) -> Path:
     return run.finished("visualize_performance") / "report.html"
 
 
-def read_story(metrics: dict[str, Any], run: RunDirectory) -> Story:
+def read_story(metrics: dict[str, Any], run: RunDirectory) -> plots.Story:
     trained = run.results("train_model")
-    history = read_log(run.path / "log_history.jsonl")
-    return Story(history, trained["best_step"], trained["stopped_early"], metrics)
+    history = read_log(run.path / LOG)
+    return plots.Story(history, trained["best_step"], trained["stopped_early"], metrics)
 
 
 @command

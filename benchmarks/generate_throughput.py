@@ -26,7 +26,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from import_modules import cpu_has_bf16
 from toolkit.model.byte_level_bpe import train_byte_level_bpe
 from toolkit.model.gpt2 import take_over
-from toolkit.writing.batch import continue_all
+from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import Sampling
 

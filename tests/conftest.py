@@ -20,21 +20,12 @@ os.environ["HF_HUB_OFFLINE"] = (
 import transformers  # noqa: E402
 
 import run_pipeline  # noqa: E402
+from toolkit.run.steps import STEPS  # noqa: E402
 
 gc.freeze()  # the libraries' objects stay: `refusal` collects garbage a few hundred times
 
 PROJECT = Path(__file__).resolve().parent.parent
-STEP_FILES = [
-    "import_modules.py",
-    "load_gpt2.py",
-    "create_dataset.py",
-    "train_test_split.py",
-    "configure_trainer.py",
-    "train_model.py",
-    "evaluate_model.py",
-    "visualize_performance.py",
-    "generate.py",
-]
+STEP_FILES = [f"{name}.py" for name in STEPS[1:]]
 # A model that trains in a second, and what each step needs to be told for it.
 FLAGS = {
     "import_modules.py": ["--device", "cpu", "--seed", "7"],

@@ -13,6 +13,7 @@ from tests.conftest import PROJECT, shell
 from toolkit.model.hub import bundled_folder
 from toolkit.run.files import size_of
 from toolkit.run.options import build
+from toolkit.run.records import write_record
 from toolkit.run.run_directory import RunDirectory
 
 FOLDER = bundled_folder()
@@ -56,9 +57,15 @@ def test_its_card_gives_what_the_files_are(mini):
 
 def test_auto_takes_it_where_the_hub_is_out_of_reach_and_says_why(tmp_path, capsys):
     run = RunDirectory(tmp_path / "run")
-    (run.path / "import_modules.json").write_text(
-        json.dumps({"options": {}, "results": {}, "source": "", "inputs": None, "after": {}})
-    )
+    empty = {
+        "options": {},
+        "results": {},
+        "source": {},
+        "inputs": None,
+        "after": {},
+        "measured": {},
+    }
+    write_record(run.path / "import_modules.json", empty)
     run.finished = lambda step: run.path
     model, tokenizer = load_gpt2(build(LoadOptions, {}), run)
     assert model.config.n_embd == 256 and tokenizer("light")["input_ids"]

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
+from toolkit.blocks.holding_out import Selection, cut_tail, hold_out
 from toolkit.blocks.leakage import leak
-from toolkit.blocks.packing import Selection, choose_block_size, cut_tail, hold_out, pack
+from toolkit.blocks.packing import choose_block_size, pack
 from toolkit.blocks.splitting import split_documents
 from toolkit.corpus.cutting import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
 from toolkit.corpus.sources import Document, Reading, read_corpus
 from toolkit.corpus.tables import Columns
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
-from toolkit.corpus.tokenizing import encode, pieces_of
+from toolkit.corpus.tokenizing import pieces_of, tokenize
 from toolkit.model.gpt2 import open_tokenizer
 from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits
@@ -192,7 +193,7 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
     with patch("toolkit.corpus.tokenizing.PIECE_CHARACTERS", 7):
         pieces = pieces_of(text, tokenizer)
         assert "".join(pieces) == text
-        (ids,), _ = encode([Document("x", text)], tokenizer)
+        (ids,), _ = tokenize([Document("x", text)], tokenizer)
     assert ids.tolist() == [*whole, tokenizer.eos_token_id]
 
 
@@ -203,8 +204,8 @@ def test_a_tokenizer_saved_after_use_with_truncation_cuts_nothing(tokenizer, tmp
     used.save_pretrained(tmp_path)
     assert '"max_length": 2' in (tmp_path / "tokenizer.json").read_text()
     text = "The lamp was lit at four. " * 9
-    (ids,), _ = encode([Document("x", text)], open_tokenizer(tmp_path))
-    (whole,), _ = encode([Document("x", text)], tokenizer)
+    (ids,), _ = tokenize([Document("x", text)], open_tokenizer(tmp_path))
+    (whole,), _ = tokenize([Document("x", text)], tokenizer)
     assert ids.tolist() == whole.tolist() and len(ids) > 20
 
 

@@ -11,7 +11,7 @@ from tests.conftest import library_model, shell
 from toolkit.model.kernels import PLAIN
 from toolkit.report.samples_page import fenced
 from toolkit.run.run_directory import RunDirectory
-from toolkit.writing.batch import continue_prompts
+from toolkit.writing.continue_prompts import continue_prompts
 from toolkit.writing.sampling import Sampling, openings, prompt_ids
 from train_model import read_tuned
 from train_test_split import read_splits

@@ -19,8 +19,8 @@ from toolkit.model import kernels
 from toolkit.model.byte_level_bpe import train_byte_level_bpe
 from toolkit.model.gpt2 import take_over
 from toolkit.writing import generator as generator_module
-from toolkit.writing.batch import continue_all, continue_prompts
 from toolkit.writing.continuation import Continuation
+from toolkit.writing.continue_prompts import continue_all, continue_prompts
 from toolkit.writing.decoder import Decoder
 from toolkit.writing.generator import Generator
 from toolkit.writing.key_value_cache import KeyValueCache

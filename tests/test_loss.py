@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from configure_trainer import TrainerOptions, build_trainer, make_plan
-from create_dataset import collate, read_documents
+from configure_trainer import TrainerOptions, build_trainer
+from create_dataset import read_documents
 from load_gpt2 import read_gpt2
 from tests.conftest import library_model, without_dropout
+from toolkit.blocks.collator import collate
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.losses import count_text, score_blocks
 from toolkit.scoring.metrics import as_metrics
 from toolkit.scoring.windows import find_pieces
+from toolkit.training.plan import make_plan
 from train_model import read_tuned
 from train_test_split import read_splits
 

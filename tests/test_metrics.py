@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset
 
 import evaluate_model
-from create_dataset import collate
 from load_gpt2 import read_gpt2
 from tests.conftest import PROJECT, library_model
+from toolkit.blocks.collator import collate
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring import bootstrap
 from toolkit.scoring.bootstrap import choose_units, interval, resample_totals
@@ -262,7 +262,7 @@ MEASURE = """
 import sys, torch
 from datasets import load_from_disk
 from transformers import GPT2Config
-from create_dataset import collate
+from toolkit.blocks.collator import collate
 from toolkit.model.gpt2 import fresh_model
 from toolkit.training.memory import peak_memory_bytes
 from toolkit.scoring.losses import score_pieces

@@ -29,7 +29,7 @@ from toolkit.scoring.metrics import METRICS
 from toolkit.serving import page
 from toolkit.serving.completions_api import completions_app
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, encode
+from toolkit.writing.sampling import Sampling, all_prompt_ids
 from train_model import read_tuned
 
 SAMPLING = Sampling(8, 0.8, 0.95, 50, 1)  # as in `FLAGS`
@@ -116,7 +116,10 @@ def test_both_models_write_what_step_10_wrote_and_tell_the_true_probabilities(fi
         mine = [event for event in events if event["model"] == name]
         assert "".join(event["text"] for event in mine) == sample[name][0]
         assert [event["finish"] for event in mine][-1] in ("stop", "length")
-        prompt, new = encode(sample["prompt"], tokenizer), encode(sample[name][0], tokenizer)
+        prompt, new = (
+            all_prompt_ids(sample["prompt"], tokenizer),
+            all_prompt_ids(sample[name][0], tokenizer),
+        )
         with torch.no_grad():
             logits = library_model(model)(torch.tensor([prompt + new])).logits[0]
         logits = logits[len(prompt) - 1 : -1]

@@ -140,7 +140,7 @@ BAD_VALUES = [
     ("configure_trainer", "--learning_rate 0", "--learning_rate must be above 0"),
     ("configure_trainer", "--learning_rate inf", "--learning_rate: must be a number or auto"),
     ("configure_trainer", "--warmup_steps -2", "--warmup_steps must be at least 0"),
-    ("configure_trainer", "--lr_scheduler_type sine", "--lr_scheduler_type must be one of linear"),
+    ("configure_trainer", "--lr_scheduler_type sine", "--lr_scheduler_type: must be one of linear"),
     ("configure_trainer", "--weight_decay -1", "--weight_decay must be at least 0"),
     ("configure_trainer", "--early_stopping_patience 0", "--early_stopping_patience"),
     ("configure_trainer", "--eval_steps 0", "--eval_steps must be above 0"),

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from datasets import load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +15,12 @@ import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
 from tests.test_chain import finish, start_training, wait_for_checkpoint
-from toolkit.blocks.packing import hold_out_by_hash
+from toolkit.blocks.collator import collate
+from toolkit.blocks.holding_out import hold_out_by_hash
 from toolkit.blocks.training_stream import TrainingStream
-from toolkit.corpus.tokenized_documents import TokenColumn
+from toolkit.corpus.tokenized_documents import TokenColumn, open_splits
+from toolkit.run.command import UserError
+from toolkit.run.options import build
 from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits
 
@@ -171,7 +173,7 @@ def test_own_splits_are_used_and_their_copies_not_trained_on(split, corpus, tmp_
 def test_a_pass_gives_the_blocks_of_plain_packing_each_once(split, rows_file, small_chunks):
     run = split("--corpus", rows_file, "--streaming")
     tokenizer, expected = read_gpt2(run)[1], []
-    held_out = set(load_from_disk(run.path / "splits")["held_out"]["name"])
+    held_out = set(open_splits(run.path / "splits")["held_out"]["name"])
     for number, line in enumerate(rows_file.read_text().splitlines(), start=1):
         text = json.loads(line)["text"]
         if f"rows.jsonl:{number}" not in held_out and text.strip():
@@ -252,7 +254,7 @@ def test_prompts_and_completions_stream_as_they_pack(split, monkeypatch):
     assert rows["whole"] == rows["stream"] and len(rows["whole"]) > 20
     account = train.account(count)
     assert account["examples_dropped_too_long"] == dropped["whole"] > 0
-    batch = create_dataset.collate(taken[:3])
+    batch = collate(taken[:3])
     assert (batch["labels"][0] == -100).sum() >= int(taken[0]["prompt_tokens"])
 
 
@@ -296,11 +298,14 @@ def test_another_corpus_under_the_same_name_is_noticed_without_reading_it_all(
     split, tmp_path, rows_file
 ):
     run = split("--corpus", rows_file, "--streaming")
-    assert run.problem("create_dataset") is None
+    options = build(create_dataset.DatasetOptions, run.record("create_dataset")["options"])
+    assert not run.changed_input("create_dataset", options)
     with rows_file.open("a") as file:
         file.write(json.dumps({"text": "One more."}) + "\n")
     fresh = RunDirectory(run.path, 7, "cpu", "fp32")
-    assert "input files changed" in fresh.problem("create_dataset")
+    assert fresh.changed_input("create_dataset", options)
+    with pytest.raises(UserError, match="input files changed"):
+        create_dataset.read_documents(fresh)
 
 
 # What is refused
@@ -346,7 +351,6 @@ def test_a_document_without_end_is_refused_before_it_fills_the_memory(
 
 
 def test_a_stream_with_nothing_to_train_on_is_refused_instead_of_read_for_ever(split, corpus):
-    from toolkit.run.command import UserError
 
     stream = read_splits(split("--corpus", corpus, "--streaming"))["train"]
     stream.shares = {"validation": 0.5, "test": 0.5}
@@ -359,10 +363,9 @@ def test_a_fault_late_in_a_stream_ends_training_in_one_line(split, corpus, tmp_p
     documents = create_dataset.read_documents(run)
     late = tmp_path / "late.jsonl"
     late.write_text(json.dumps({"text": "fine"}) + "\n" + "not json\n")
-    from toolkit.corpus.sources import PLAIN, find_sources
-    from toolkit.run.command import UserError
+    from toolkit.corpus.sources import Reading, find_sources
 
-    documents.find = partial(find_sources, [str(late)], PLAIN, "--corpus")
+    documents.find = partial(find_sources, [str(late)], Reading(), "--corpus")
     stream = read_splits(run)["train"]
     stream.documents = documents
     with pytest.raises(UserError, match="late.jsonl: cannot be read as .jsonl"):
@@ -378,5 +381,5 @@ def test_any_number_of_cores_gives_the_same_bytes(run_copy, corpus):
         create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(corpus), *cores])
         results = RunDirectory(run_copy).results("create_dataset")
         written.add(results["artifacts"]["documents"]["sha256"])
-        assert len(TokenColumn(load_from_disk(run_copy / "documents")["train"])) == 30
+        assert len(TokenColumn(open_splits(run_copy / "documents")["train"])) == 30
     assert len(written) == 1

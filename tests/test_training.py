@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 import configure_trainer
 import train_model
-from configure_trainer import TrainerOptions, build_trainer, make_plan, make_trainable
+from configure_trainer import TrainerOptions, build_trainer, make_trainable
 from load_gpt2 import read_gpt2
 from tests.conftest import shell
 from toolkit.model.gpt2 import fresh_model, open_model
@@ -21,11 +21,11 @@ from toolkit.run.command import UserError
 from toolkit.run.console import duration
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training import pace as training_pace
-from toolkit.training import preflight, trackers
+from toolkit.training import plan, preflight, trackers
 from toolkit.training.checkpoints import find_checkpoint
 from toolkit.training.compute_rate import training_operations_per_token
 from toolkit.training.log_history import read_log
-from toolkit.training.plan import seconds_left, verdict
+from toolkit.training.plan import how_validation_went, make_plan, seconds_left
 from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.training.trainer import PipelineTrainer
 from train_test_split import read_splits
@@ -114,16 +114,16 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
 @pytest.mark.parametrize(
     "parameters, from_scratch, flags, usual",
     [
-        (124_439_808, False, {}, configure_trainer.FINE_TUNING),
-        (6_112_000, False, {}, configure_trainer.FINE_TUNING_SMALL),
-        (6_112_000, True, {}, configure_trainer.FROM_SCRATCH),
-        (124_439_808, False, {"lora_rank": 8}, configure_trainer.ADAPTERS),
-        (6_112_000, False, {"lora_rank": 8}, configure_trainer.ADAPTERS_SMALL),
+        (124_439_808, False, {}, plan.FINE_TUNING),
+        (6_112_000, False, {}, plan.FINE_TUNING_SMALL),
+        (6_112_000, True, {}, plan.FROM_SCRATCH),
+        (124_439_808, False, {"lora_rank": 8}, plan.ADAPTERS),
+        (6_112_000, False, {"lora_rank": 8}, plan.ADAPTERS_SMALL),
     ],
 )
 def test_what_is_usual_depends_on_what_is_trained(parameters, from_scratch, flags, usual):
     loaded = {"parameters": parameters, "from_scratch": from_scratch}
-    assert configure_trainer.usual_values(loaded, TrainerOptions(**flags)) == usual
+    assert plan.usual_values(loaded, TrainerOptions(**flags)) == usual
 
 
 def test_operations_per_token_follow_what_is_trained():
@@ -264,7 +264,7 @@ def test_the_time_left_counts_steps_and_validations():
     ],
 )
 def test_the_verdict_says_how_validation_went(losses, expected):
-    assert verdict([(10 * (n + 1), loss) for n, loss in enumerate(losses)]) == expected
+    assert how_validation_went([(10 * (n + 1), loss) for n, loss in enumerate(losses)]) == expected
 
 
 @pytest.mark.parametrize("worse", [math.nan, math.inf, 50.0], ids=str)

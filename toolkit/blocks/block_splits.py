@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from toolkit.blocks.packing import Selection, choose_block_size, pack, pad_examples
+from toolkit.blocks.holding_out import Selection
+from toolkit.blocks.packing import choose_block_size, pack, pad_examples
 from toolkit.run.command import UserError
 
 Accounts = dict[str, dict[str, Any]]

@@ -18,8 +18,8 @@ from datasets import Dataset, DatasetDict
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.blocks.holding_out import Selection, hold_out_by_hash
 from toolkit.blocks.leakage import copies
-from toolkit.blocks.packing import Selection, hold_out_by_hash
 from toolkit.blocks.splitting import NAMED_AT_MOST, contents_of
 from toolkit.corpus.sources import Document, Source
 from toolkit.corpus.tokenized_documents import (

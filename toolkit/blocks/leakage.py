@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-WINDOW = (
-    13  # tokens; the length that GPT-3's authors counted overlaps by (Brown et al. 2020, app. C)
-)
+from toolkit.blocks.window_hash import WINDOW, run_hashes
+
 TABLE_BITS = 27
 TOKENS_AT_ONCE = 1 << 20
 
@@ -55,12 +54,4 @@ def window_hashes(documents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for document in documents:
         for start in range(0, len(document) - WINDOW + 1, TOKENS_AT_ONCE):
             tokens = document[start : start + TOKENS_AT_ONCE + WINDOW - 1].astype(np.uint64)
-            count = len(tokens) - WINDOW + 1
-            hashes = np.zeros(count, np.uint64)
-            for place in range(WINDOW):
-                hashes = (hashes + tokens[place : place + count] + np.uint64(1)) * MULTIPLIER
-                hashes ^= hashes >> np.uint64(29)
-            yield hashes
-
-
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+            yield run_hashes(tokens, WINDOW)

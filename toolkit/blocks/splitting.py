@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from toolkit.blocks.holding_out import Selection, cut_tail, hold_out, hold_out_by_hash
 from toolkit.blocks.leakage import copies
-from toolkit.blocks.packing import Selection, cut_tail, hold_out, hold_out_by_hash
 from toolkit.corpus.tokenized_documents import TokenColumn
 from toolkit.run.command import UserError
 

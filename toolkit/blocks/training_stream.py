@@ -8,16 +8,18 @@ is read again; what lies before is skipped over, in the last file only, and not 
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from datasets import Dataset
 from torch.utils.data import IterableDataset
 
 from toolkit.blocks.document_stream import DocumentStream
-from toolkit.blocks.packing import hold_out_by_hash, pad_examples
+from toolkit.blocks.holding_out import hold_out_by_hash
+from toolkit.blocks.packing import pad_examples
 from toolkit.corpus.sources import Document
 from toolkit.corpus.tokenized_documents import batches_of, content_of, has_text, token_type
-from toolkit.corpus.tokenizing import encode
+from toolkit.corpus.tokenizing import tokenize
 from toolkit.run.command import UserError
 
 SHUFFLED_TOKENS = 1 << 23
@@ -105,7 +107,7 @@ class TrainingStream(IterableDataset):
         place = [state["place"][0] + 1, 0, 0]
         for batch, place_after in batches:
             kept = self.kept_for_training(batch, counts)
-            ids, starts = encode(kept, self.documents.tokenizer, self.documents.num_proc)
+            ids, starts = tokenize(kept, self.documents.tokenizer, self.documents.num_proc)
             texts += ids
             prompts += starts
             counts["tokens_read"] += sum(map(len, ids))
@@ -168,6 +170,9 @@ class TrainingStream(IterableDataset):
         for name, count in dropped.items():
             counts[name] += count
         return dict(table.with_format("numpy")[:]), []
+
+
+Splits: TypeAlias = dict[str, Dataset | TrainingStream]  # train, validation, test
 
 
 def beginning() -> State:

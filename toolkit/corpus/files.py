@@ -28,6 +28,7 @@ NEVER_TEXT = {".pdf", ".doc", ".docx", ".epub", ".zip", ".tar", ".bz2", ".7z", "
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
 READ_AT_ONCE = 1 << 20  # bytes
+HUB_PREFIX = "hub:"  # of a dataset on the Hugging Face Hub
 
 
 def find_files(names: list[str], flag: str) -> list[Path]:
@@ -103,7 +104,7 @@ def read_pieces(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]
         try:
             yield line_ends.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise UserError(describe(error, path, flag, encoding, offset)) from None
+            raise UserError(where_undecodable(error, path, flag, encoding, offset)) from None
         except UnicodeError as error:  # UTF-16 and UTF-32 want a mark at the beginning
             raise UserError(f"{flag} {path}: is not {encoding} ({error})") from None
 
@@ -121,7 +122,9 @@ def read_bytes(path: Path, flag: str) -> Iterator[bytes]:
         raise UserError(f"{flag} {path}: cannot be read ({error.strerror or error})") from None
 
 
-def describe(error: UnicodeDecodeError, path: Path, flag: str, encoding: str, end: int) -> str:
+def where_undecodable(
+    error: UnicodeDecodeError, path: Path, flag: str, encoding: str, end: int
+) -> str:
     """Return where a file does not decode. `end`: its bytes read so far, bad ones included."""
     where = end - len(error.object) + error.start
     bad = f"{flag} {path}: byte 0x{error.object[error.start]:02x} at offset {where:,}"

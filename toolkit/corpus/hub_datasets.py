@@ -6,23 +6,21 @@ import datasets
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from toolkit.corpus.files import HUB_PREFIX
 from toolkit.model.hub import http_errors, hub_answers
 from toolkit.run.command import UserError, first_line
 
-PREFIX = "hub:"
-
-
-Splits: TypeAlias = dict[str, datasets.Dataset] | dict[str, datasets.IterableDataset]
+HubSplits: TypeAlias = dict[str, datasets.Dataset] | dict[str, datasets.IterableDataset]
 
 
 def load_hub_dataset(
     name: str, flag: str, streaming: bool = False, revision: str | None = None
-) -> Splits:
+) -> HubSplits:
     """Return the dataset's own splits. Raises UserError with what the Hub said.
 
     Without the Hub, a copy in the local cache is taken; to stream, the Hub must be there.
     """
-    repository, _, config = name.removeprefix(PREFIX).partition(":")
+    repository, _, config = name.removeprefix(HUB_PREFIX).partition(":")
     answers = hub_answers()
     if streaming:
         refuse_silent_hub(name, flag)
@@ -51,7 +49,7 @@ def load_hub_dataset(
 def newest_revision(name: str, flag: str) -> str:
     """Return the commit that a Hub dataset is at, so that a stream can go on from the same text."""
     refuse_silent_hub(name, flag)
-    repository = name.removeprefix(PREFIX).partition(":")[0]
+    repository = name.removeprefix(HUB_PREFIX).partition(":")[0]
     try:
         return HfApi().dataset_info(repository).sha
     except (HfHubHTTPError, HFValidationError, OSError, *http_errors()) as error:

@@ -16,8 +16,8 @@ from toolkit.corpus.cutting import (
     lines_of,
     looks_like_wikitext,
 )
-from toolkit.corpus.files import TABLES, find_files, matching, read_pieces, suffix_of
-from toolkit.corpus.hub_datasets import PREFIX, Splits, load_hub_dataset, shards_of
+from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_pieces, suffix_of
+from toolkit.corpus.hub_datasets import HubSplits, load_hub_dataset, shards_of
 from toolkit.corpus.tables import Columns, dataset_rows, read_rows
 from toolkit.run.command import UserError
 
@@ -31,6 +31,11 @@ class Document(NamedTuple):
     name: str
     text: str
     completion: str | None = None
+
+
+def as_document(text: Document | str, number: int) -> Document:
+    """Return a plain text as a document, named for its number; a document as it is."""
+    return Document(f"text {number:,}", text) if isinstance(text, str) else text
 
 
 def with_separator(document: Document, separator: str) -> Document:
@@ -58,15 +63,12 @@ class Reading(NamedTuple):
     `streaming`: a Hub dataset is not downloaded, but read over the network, at `revision`.
     """
 
-    columns: Columns
-    rows: str
-    separator: str | None
-    encoding: str
+    columns: Columns = Columns()
+    rows: str = "auto"
+    separator: str | None = None
+    encoding: str = "utf-8"
     streaming: bool = False
     revision: str | None = None
-
-
-PLAIN = Reading(Columns(), "auto", None, "utf-8")
 
 
 def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iterable[Document]]:
@@ -118,9 +120,9 @@ def dataset_documents(
     return row_documents(dataset_rows(dataset, reading.columns, where), name, reading.rows)
 
 
-def saved_dataset(names: list[str], reading: Reading, flag: str) -> Splits | None:
+def saved_dataset(names: list[str], reading: Reading, flag: str) -> HubSplits | None:
     """Return the splits of a Hub dataset or of a saved dataset, or None for plain files."""
-    if names[0].startswith(PREFIX):
+    if names[0].startswith(HUB_PREFIX):
         return load_hub_dataset(names[0], flag, reading.streaming, reading.revision)
     folders = matching(names[0])
     markers = ("dataset_dict.json", "dataset_info.json")

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
-from datasets.table import InMemoryTable, MemoryMappedTable
+from datasets import Dataset, DatasetDict
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.sources import Document
-from toolkit.corpus.tokenizing import encode
+from toolkit.corpus.tokenizing import tokenize
 
 CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
 
@@ -42,7 +41,7 @@ def tokenize_documents(
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches_of(documents):
             kept = list(filter(has_text, batch))
-            ids, prompt_tokens = encode(kept, tokenizer, cores)
+            ids, prompt_tokens = tokenize(kept, tokenizer, cores)
             flat = np.concatenate(ids) if ids else np.empty(0)
             offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
             tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
@@ -56,7 +55,7 @@ def tokenize_documents(
             account["empty_documents_dropped"] += len(batch) - len(kept)
             progress.update(sum(length_of(document) for document in batch))
     progress.close()
-    return Dataset(MemoryMappedTable.from_file(str(path)), fingerprint=label), account
+    return Dataset.from_file(str(path)), account
 
 
 def content_of(document: Document) -> int:
@@ -116,23 +115,21 @@ class TokenColumn:
 
 
 def save_splits(splits: dict[str, Dataset], folder: Path) -> None:
-    """Save splits so that `load_from_disk` reads them.
+    """Save each split as `<split>.arrow`. One that lies in a file of its own is moved, not copied:
 
-    A split that lies in a file of its own is not written again: its first row is saved, and the
-    file takes the place of that. Copying would touch, and so hold in memory, every page.
+    copying would touch, and so hold in memory, every page.
     """
-    disable_progress_bars()
-    try:
-        DatasetDict({name: first_row(split) for name, split in splits.items()}).save_to_disk(folder)
-    finally:
-        enable_progress_bars()
     for name, split in splits.items():
-        for file in split.cache_files:
-            Path(file["filename"]).replace(folder / name / "data-00000-of-00001.arrow")
+        path = folder / f"{name}.arrow"
+        if split.cache_files:
+            Path(split.cache_files[0]["filename"]).replace(path)
+        else:
+            table = split.with_format("arrow")[:]
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as file:
+                file.write_table(table)
 
 
-def first_row(split: Dataset) -> Dataset:
-    """Return a split of one row, with the columns and fingerprint of one that is in a file."""
-    if not split.cache_files:
-        return split
-    return Dataset(InMemoryTable(split.data.table.slice(0, 1)), fingerprint=split._fingerprint)
+def open_splits(folder: Path) -> DatasetDict:
+    """Return the splits that `save_splits` left in a folder, memory-mapped."""
+    files = sorted(folder.glob("*.arrow"))
+    return DatasetDict({file.stem: Dataset.from_file(str(file)) for file in files})

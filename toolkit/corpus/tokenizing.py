@@ -18,7 +18,7 @@ THREADS_OF_ITS_OWN = "TOKENIZERS_PARALLELISM"
 BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 
-def encode(
+def tokenize(
     documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None = None
 ) -> tuple[list[np.ndarray], list[int]]:
     """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""

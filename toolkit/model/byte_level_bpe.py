@@ -1,9 +1,14 @@
 """Train GPT-2's kind of tokenizer, a byte-level BPE, on texts of one's own."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
+from toolkit.run.lazily import lazily
+
+with lazily():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST = 257  # every byte, and the end-of-text token

@@ -1,21 +1,17 @@
 """The Hugging Face Hub: fetch a model's files once, and answer quickly when it is out of reach."""
 
+from __future__ import annotations
+
 import functools
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import get_session, validate_repo_id
-
 from toolkit.run.command import UserError, first_line
 from toolkit.run.files import PROJECT
+from toolkit.run.lazily import lazily
+
+with lazily():
+    from huggingface_hub import constants, errors, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.utils import get_session, validate_repo_id
 
 BUNDLED = "data/gpt2-mini"  # where gpt2 cannot be had
 ANSWER_SECONDS = 4.0
@@ -46,7 +42,7 @@ def is_hub_id(name: str) -> bool:
     """Tell whether a name could be a Hub id (`gpt2`, `owner/name`) rather than a path."""
     try:
         validate_repo_id(name)
-    except HFValidationError:
+    except errors.HFValidationError:
         return False
     return True
 
@@ -84,17 +80,17 @@ def fetch_folder(
                 name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
             )
         )
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise UserError(f"{flag} {name}: the Hub has no revision {revision} of it") from None
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise UserError(
             f"{flag} {name}: access must be asked for on its Hub page, then: hf auth login"
         ) from None
-    except (RepositoryNotFoundError, HFValidationError):
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise UserError(f"{flag} {name}: no such folder, and no such model on the Hub") from None
     except (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
         OSError,
         RuntimeError,
         *http_errors(),

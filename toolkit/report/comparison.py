@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from toolkit.report.plots import SERIES, finish, save_figure
 from toolkit.run.command import UserError
-from toolkit.run.records import STEPS
-from toolkit.training.log_history import read_log
+from toolkit.run.console import aligned
+from toolkit.run.steps import STEPS
+from toolkit.training.log_history import LOG, read_log
 
-LOG = "log_history.jsonl"
 MARKERS = "os^Dvp*"
 NOT_KNOWN = "-"
 OUTCOMES = {  # what is compared of the results: title, step, keys, how it is written
@@ -55,7 +55,8 @@ def compare_runs(folders: list[str]) -> str:
         save_figure(figure, home / f"comparison.{kind}", kind)
     table = [["", *runs], *different_options(runs), *outcomes(runs)]
     (home / "comparison.md").write_text(as_markdown(table), encoding="utf-8")
-    return f"{as_text(table)}\n\n{home / 'comparison.png'}"
+    lines = "\n".join(aligned(table))
+    return f"{lines}\n\n{home / 'comparison.png'}"
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -126,14 +127,6 @@ def write(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return NOT_KNOWN if value is None else str(value)
-
-
-def as_text(table: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
 
 
 def as_markdown(table: list[list[str]]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolkit.blocks.leakage import WINDOW
+from toolkit.blocks.window_hash import WINDOW
 
 COPYING = {
     "longest_run": (

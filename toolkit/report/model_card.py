@@ -10,7 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from toolkit.report.report import facts_of, render
 from toolkit.run.files import sha256_of
-from toolkit.run.records import STEPS, Records
+from toolkit.run.records import Records
+from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics import METRICS
 
 UNNAMED = "OWNER/NAME"  # until it is published
@@ -93,7 +94,7 @@ def headline(start: dict[str, Any], corpus: str) -> str:
 def hashes_of(records: dict[str, dict[str, Any]], model: Path) -> list[dict[str, str]]:
     """Return what tells this model and its data from any other: sha256, and Hub revisions."""
     made, split = records["create_dataset"], records["train_test_split"]["results"]
-    whole = made["measured"]["files_read_whole"]
+    whole = not made["options"]["streaming"]
     found = {
         "sha256 of the corpus files": made["inputs"] if whole else None,
         "sha256 of the corpus files' names, sizes and ends": None if whole else made["inputs"],

@@ -5,9 +5,8 @@ from pathlib import Path
 from toolkit.report.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
 from toolkit.run.command import UserError
 from toolkit.run.files import remove
-from toolkit.training.log_history import read_log
+from toolkit.training.log_history import LOG, read_log
 
-LOG = "log_history.jsonl"
 PICTURES = {kind: f"progress.{kind}" for kind in ("png", "svg")}
 
 

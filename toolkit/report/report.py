@@ -7,16 +7,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from toolkit.blocks.leakage import WINDOW
+from toolkit.blocks.window_hash import WINDOW
 from toolkit.report.copying_table import copying_rows
 from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.report.samples_page import fenced
 from toolkit.report.verdict import judge, judge_copying
 from toolkit.run.options import as_command
-from toolkit.run.records import STEPS, Records
-from toolkit.scoring.examination import SAMPLING
+from toolkit.run.records import Records
+from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics_table import table_of
 from toolkit.scoring.rouge import rouge_table
+from toolkit.writing.sampling import EXAMINED
 
 PAGE_COLOURS = {
     BLUE: "var(--blue)",
@@ -73,8 +74,8 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "samples": metrics["samples"],
         "samples_note": (
             "Openings of test documents, continued by both models with the same seeds: "
-            f"temperature {SAMPLING.temperature:g}, top-p {SAMPLING.top_p:g}, top-k "
-            f"{SAMPLING.top_k}, up to {SAMPLING.max_new_tokens} tokens."
+            f"temperature {EXAMINED.temperature:g}, top-p {EXAMINED.top_p:g}, top-k "
+            f"{EXAMINED.top_k}, up to {EXAMINED.max_new_tokens} tokens."
         ),
         "copying_rows": copying_rows(metrics, models),
         "passages": metrics["passages"],

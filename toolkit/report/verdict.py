@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolkit.blocks.leakage import WINDOW
+from toolkit.blocks.window_hash import WINDOW
 
 COPIES, LOOPS = 0.05, 20  # share of copied windows, tokens in a loop, above which we say so
 

@@ -1,15 +1,18 @@
 """Flags from a YAML or JSON file, as strictly checked as those of the command line."""
 
+from __future__ import annotations
+
 import argparse
-import difflib
 import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toolkit.run.command import UserError
-from toolkit.run.options import converter, describe, fields_of, without_none
+from toolkit.run.lazily import lazily
+from toolkit.run.options import converter, did_you_mean, fields_of, in_words, without_none
+
+with lazily():
+    import yaml
 
 
 def read_config_file(path: str, *groups: type) -> dict[str, Any]:
@@ -24,8 +27,7 @@ def read_config_file(path: str, *groups: type) -> dict[str, Any]:
     kinds = {field.name: kind for group in groups for field, kind in fields_of(group)}
     for name in values:
         if name not in kinds:
-            close = difflib.get_close_matches(str(name), kinds, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(str(name), kinds)
             raise UserError(f"--config {path}: unknown key {name}{hint}")
     return {name: from_file(path, name, value, kinds[name]) for name, value in values.items()}
 
@@ -53,4 +55,4 @@ def from_file(path: str, name: str, value: Any, kind: Any) -> Any:
             return converter(plain)(str(value))
     except (ValueError, argparse.ArgumentTypeError):
         pass
-    raise UserError(f"--config {path}: {name} must be {describe(plain)}, got {value!r}")
+    raise UserError(f"--config {path}: {name} must be {in_words(plain)}, got {value!r}")

@@ -18,3 +18,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours:,} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def aligned(table: list[list[str]]) -> list[str]:
+    """Return a table's rows as lines, its columns under each other."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]

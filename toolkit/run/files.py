@@ -59,5 +59,18 @@ def sha256_of_ends(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def signature_of(paths: list[Path]) -> str:
+    """Return one sha256 over the names, sizes and times of files: equal where none was touched.
+
+    Opens no file: of a large corpus it tells in no time that nothing has to be hashed anew.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in files_in(path):
+            name, stat = str(file.relative_to(path.parent)).removeprefix(path.name), file.stat()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns} ".encode())
+    return digest.hexdigest()
+
+
 def files_in(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

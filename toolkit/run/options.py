@@ -12,6 +12,7 @@ import difflib
 import math
 import shlex
 import types
+from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from toolkit.run.command import UserError
@@ -41,10 +42,15 @@ def parse_flags(argv: list[str] | None, about: str, *groups: type) -> dict[str, 
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         names = [f"--{field.name}" for group in groups for field, _ in fields_of(group)]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], names, n=1)
-        hint = f"did you mean {close[0]}?" if close else "--help lists the flags"
-        raise UserError(f"unknown flag {unknown[0]}; {hint}")
+        hint = did_you_mean(unknown[0].split("=")[0], names) or "; --help lists the flags"
+        raise UserError(f"unknown flag {unknown[0]}{hint}")
     return vars(given)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return `; did you mean ...?` with the name that is closest, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build(options_class: type[Options], given: dict[str, Any]) -> Options:
@@ -143,7 +149,7 @@ def converter(kind: Any) -> Any:
 
         def choose(text: str) -> str:
             if text not in get_args(kind):
-                raise argparse.ArgumentTypeError(f"must be {describe(kind)}, got {text}")
+                raise argparse.ArgumentTypeError(f"must be {in_words(kind)}, got {text}")
             return text
 
         return choose
@@ -155,7 +161,7 @@ def converter(kind: Any) -> Any:
             try:
                 return text if text in get_args(words) else converter(number)(text)
             except argparse.ArgumentTypeError:
-                raise argparse.ArgumentTypeError(f"must be {describe(kind)}, got {text}") from None
+                raise argparse.ArgumentTypeError(f"must be {in_words(kind)}, got {text}") from None
 
         return convert_either
 
@@ -163,17 +169,17 @@ def converter(kind: Any) -> Any:
         try:
             return {int: int, float: finite, str: str}[kind](text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {describe(kind)}, got {text}") from None
+            raise argparse.ArgumentTypeError(f"must be {in_words(kind)}, got {text}") from None
 
     return convert
 
 
-def describe(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is Union:
         number, words = get_args(kind)
-        return " or ".join([describe(number), *get_args(words)])
+        return " or ".join([in_words(number), *get_args(words)])
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(kind, "a list of texts")
 

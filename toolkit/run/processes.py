@@ -1,10 +1,14 @@
 """Training in several processes, one a card: what torchrun says, what they tell each other."""
 
+from __future__ import annotations
+
 import os
 
-import torch
-
 from toolkit.run.command import UserError
+from toolkit.run.lazily import lazily
+
+with lazily():
+    import torch
 
 
 def process_count() -> int:

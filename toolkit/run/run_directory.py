@@ -1,22 +1,34 @@
 """A run directory: the folder of one run, its lock, and steps that end well or leave no trace."""
 
+from __future__ import annotations
+
 import contextlib
-import json
 import os
+import random
 import time
 import weakref
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from transformers import set_seed
 
 from toolkit.run.command import UserError
 from toolkit.run.console import say
-from toolkit.run.files import remove, sha256_of, size_of, write_atomically
+from toolkit.run.devices import pick_device, pick_precision
+from toolkit.run.files import remove, sha256_of, signature_of, size_of, write_atomically
 from toolkit.run.options import as_flags, as_record
-from toolkit.run.records import STEPS, Records, files_read_by, reads_whole_files
+from toolkit.run.records import (
+    UNREADABLE,
+    Records,
+    digest_of,
+    files_read_by,
+    reads_whole_files,
+    write_record,
+)
+from toolkit.run.source import source_of
+from toolkit.run.steps import label
 
 SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
 
@@ -64,12 +76,19 @@ class Step:
         for path in self._written:
             remove(path)
 
-    def publish(self) -> None:
-        """Rename every artifact into place and note its size and content in the record."""
+    def measure(self) -> None:
+        """Note size, content and times of every artifact in what the record will say."""
+        self.measured["signatures"] = {}
         for path, home in self._written.items():
             part = self.measured if path in self._differing else self.results
             known = {"bytes": size_of(path), "sha256": sha256_of([path])}
             part.setdefault("artifacts", {})[home.name] = known
+            self.measured["signatures"][home.name] = signature_of([path])
+
+    def publish(self) -> None:
+        """Rename every artifact into place."""
+        self.earlier_is_intact = False
+        for path, home in self._written.items():
             remove(home)
             path.rename(home)
 
@@ -77,14 +96,15 @@ class Step:
 class RunDirectory(Records):
     """The folder of one run, with the seed, device and precision that hold for all its steps.
 
-    `seed`: int; `device`: torch device type; `precision`: "fp32", "bf16" or "fp16".
+    `seed`: int; `device`: torch device type, or "auto", which is settled when first asked for;
+    `precision`: "fp32", "bf16", "fp16" or "auto".
     """
 
     def __init__(
         self, path: str | Path, seed: int = 42, device: str = "cpu", precision: str = "fp32"
     ):
         super().__init__(Path(path))
-        self.seed, self.device, self.precision = seed, device, precision
+        self.settle(seed, device, precision)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{os.getpid()}"
@@ -95,9 +115,26 @@ class RunDirectory(Records):
         self._lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
         self._unlock: weakref.finalize | None = None
 
+    def settle(self, seed: int, device: str, precision: str) -> None:
+        """Take the seed, and what device and precision are to be picked by."""
+        self.seed, self._asked_device, self._asked_precision = seed, device, precision
+        self.__dict__.pop("device", None), self.__dict__.pop("precision", None)
+
+    @cached_property
+    def device(self) -> str:
+        return pick_device(self._asked_device)
+
+    @cached_property
+    def precision(self) -> str:
+        return pick_precision(self._asked_precision, self.device)
+
+    @property
+    def held(self) -> bool:
+        return self._unlock is not None and self._unlock.alive
+
     def lock(self) -> None:
         """Hold the directory until this process ends or `unlock`; refuse if another holds it."""
-        if self._unlock is not None and self._unlock.alive:
+        if self.held:
             return
         holder = self.path / ".lock-holder"
         try:
@@ -117,11 +154,15 @@ class RunDirectory(Records):
             self._unlock()
 
     @contextlib.contextmanager
-    def step(self, file: str, options: Any, after: str | tuple[str, ...] = ()) -> Iterator[Step]:
+    def step(
+        self, file: str, options: Any, after: str | tuple[str, ...] = (), seeded: bool = True
+    ) -> Iterator[Step]:
         """Run the body as one step: remove its record, seed, then publish artifacts and record.
 
         `file`: the step's `__file__`. `after`: the steps it rests on, which must be finished.
-        On an error nothing is published; an earlier record whose artifacts are intact comes back.
+        `seeded`: whether the body draws random numbers. Nothing is published before everything is
+        written: on an error in the body the earlier artifacts are as they were, and if the step has
+        not changed them, their record comes back.
         """
         name = Path(file).stem
         after = (after,) if isinstance(after, str) else after
@@ -131,12 +172,31 @@ class RunDirectory(Records):
         home = self.path / f"{name}.json"
         earlier = home.read_bytes() if home.exists() else None
         remove(home)
-        set_seed(self.seed)
+        if seeded:
+            seed_everything(self.seed)
         started = time.perf_counter()
         step = Step(self.path)
         try:
-            inputs = self.digest_inputs(options)
+            files = files_read_by(options)
+            inputs = digest_of(files, reads_whole_files(options))
+            touched = signature_of(files) if inputs not in (None, UNREADABLE) else None
             yield step
+            step.measure()
+            step.measured["signatures"] |= {"inputs": touched} if touched else {}
+            step.measured |= {
+                "seconds_in_step": round(time.perf_counter() - started, 3),
+                "flags": as_flags(options),
+                "summary": step.summary,
+            }
+            record = {
+                "options": as_record(options),
+                "results": step.results,
+                "inputs": inputs,
+                "after": {upstream: self.record_hash(upstream) for upstream in after},
+                "source": source_of(f"{name}.py"),
+                "measured": step.measured,
+            }
+            write_record(step.file(home.name), record)  # the last to be renamed into place
             step.publish()
         except BaseException:
             step.discard()
@@ -145,23 +205,17 @@ class RunDirectory(Records):
             raise
         finally:
             remove(self.path / SCRATCH)
-        step.measured |= {
-            "seconds_in_step": round(time.perf_counter() - started, 3),
-            "flags": as_flags(options),
-            "files_read": [str(path.resolve()) for path in files_read_by(options)],
-            "files_read_whole": reads_whole_files(options),
-            "summary": step.summary,
-        }
-        record = {
-            "options": as_record(options),
-            "results": step.results,
-            "source": sha256_of([Path(file)]),
-            "inputs": inputs,
-            "after": {upstream: self.record_hash(upstream) for upstream in after},
-            "measured": step.measured,
-        }
-        write_atomically(home, json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
-        say(f"[{STEPS.index(name) + 1}/10] {step.summary}")
+        say(f"{label(name)} {step.summary}")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, on every card."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def release(folder: Path, lock: FileLock) -> None:

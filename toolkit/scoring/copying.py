@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from datasets import Dataset
 
-from toolkit.blocks.leakage import MULTIPLIER, WINDOW
+from toolkit.blocks.window_hash import WINDOW, grow, run_hashes
 
 BLOCKS_AT_ONCE = 2048
 DISTINCT = (1, 2, 3)
@@ -21,7 +21,7 @@ def copied_runs(
     `windows`, its windows of 13 tokens; `copied_windows`, how many of them training also has.
     Runs are grown a token at a time from the places where all shorter ones matched.
     """
-    known = [run_hashes(samples, length) for length in range(1, longest + 1)]
+    known = [sorted_run_hashes(samples, length) for length in range(1, longest + 1)]
     found = [np.zeros(len(hashes), bool) for hashes in known]
     for tokens in train:
         tokens = tokens.astype(np.uint64)
@@ -44,7 +44,7 @@ def measure_sample(
     sample: list[int], known: list[np.ndarray], found: list[np.ndarray]
 ) -> dict[str, int]:
     def copied(length: int) -> np.ndarray:
-        hashes = hashes_of(np.array(sample, np.uint64), length)
+        hashes = run_hashes(np.array(sample, np.uint64), length)
         return found[length - 1][np.searchsorted(known[length - 1], hashes)]
 
     run = max((length for length in range(1, len(sample) + 1) if copied(length).any()), default=0)
@@ -53,23 +53,9 @@ def measure_sample(
     return {"longest_run": run, "windows": windows, "copied_windows": taken}
 
 
-def run_hashes(samples: list[list[int]], length: int) -> np.ndarray:
+def sorted_run_hashes(samples: list[list[int]], length: int) -> np.ndarray:
     """Return the sorted hashes of all runs of a length in the samples."""
-    return np.unique(np.concatenate([hashes_of(np.array(s, np.uint64), length) for s in samples]))
-
-
-def hashes_of(tokens: np.ndarray, length: int) -> np.ndarray:
-    count = max(0, len(tokens) - length + 1)
-    hashes = np.zeros(count, np.uint64)
-    for place in range(length):
-        hashes = grow(hashes, tokens[place : place + count])
-    return hashes
-
-
-def grow(hashes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Return the 64-bit hashes of runs made one token longer."""
-    hashes = (hashes + tokens + np.uint64(1)) * MULTIPLIER
-    return hashes ^ (hashes >> np.uint64(29))
+    return np.unique(np.concatenate([run_hashes(np.array(s, np.uint64), length) for s in samples]))
 
 
 def training_stretches(blocks: Dataset, overlap: int) -> Iterator[np.ndarray]:

@@ -16,17 +16,15 @@ from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.run.files import write_atomically
 from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.windows import Collate, Pieces
-from toolkit.writing.batch import continue_all
+from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, openings, prompt_ids
+from toolkit.writing.sampling import EXAMINED, Sampling, openings, prompt_ids, shortened
 
-PROMPTS, PROMPT_WORDS = 3, 5  # openings of test documents that both models continue
-SAMPLING = Sampling(max_new_tokens=60, temperature=0.8, top_p=0.95, top_k=50, num_samples=2)
 MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
 
 @dataclass(frozen=True)
-class Trial:
+class Examination:
     """The same for both models: what is scored, and what is to be continued."""
 
     test: Dataset
@@ -38,7 +36,7 @@ class Trial:
     seed: int
 
     def prompts(self) -> list[str]:
-        return openings(self.test, self.tokenizer, PROMPTS, PROMPT_WORDS)
+        return openings(self.test, self.tokenizer)
 
     def examples(self) -> list[tuple[list[int], str]]:
         """Return prompt ids and reference text of the examples to complete; none of plain text."""
@@ -74,36 +72,31 @@ class Outcome:
     completions: list[str]
 
 
-def run_trial(model: GPT2LMHeadModel, trial: Trial, label: str) -> Outcome:
+def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     """Score the test split, continue the prompts, and complete the examples."""
     sums = score_pieces(
-        model, trial.test, trial.collate, trial.pieces, trial.stride, trial.precision, label
+        model, exam.test, exam.collate, exam.pieces, exam.stride, exam.precision, label
     )
     positions = model.config.n_positions
-    generator = Generator(model, trial.tokenizer, trial.precision)
-    sampling = shortened(SAMPLING, positions // 2)
+    generator = Generator(model, exam.tokenizer, exam.precision)
+    sampling = shortened(EXAMINED, positions // 2)
     prompts = [
-        prompt_ids(prompt, trial.tokenizer, positions, sampling.max_new_tokens)
-        for prompt in trial.prompts()
+        prompt_ids(prompt, exam.tokenizer, positions, sampling.max_new_tokens)
+        for prompt in exam.prompts()
     ]
-    continued = continue_all(generator, prompts, [sampling] * len(prompts), trial.seed)
+    continued = continue_all(generator, prompts, [sampling] * len(prompts), exam.seed)
     samples = [[row.new for row in group] for group in continued]
-    examples = trial.examples()
-    longest = max((len(trial.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
+    examples = exam.examples()
+    longest = max((len(exam.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
     greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
     settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
     bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)
     completed = continue_all(
-        generator, [ids for ids, _ in examples], settings, trial.seed, bar.update
+        generator, [ids for ids, _ in examples], settings, exam.seed, bar.update
     )
     bar.close()
-    completions = [trial.decode(group[0].new) for group in completed]
+    completions = [exam.decode(group[0].new) for group in completed]
     return Outcome(sums, samples, completions)
-
-
-def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
-    tokens = max(1, min(sampling.max_new_tokens, most_tokens))
-    return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
 
 
 def read_outcome(path: Path, key: str) -> Outcome | None:

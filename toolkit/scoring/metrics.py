@@ -1,13 +1,18 @@
 """What is reported of a scored split: every figure, its definition, and its interval."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from toolkit.run.lazily import lazily
 from toolkit.scoring.bootstrap import choose_units, interval, resample_totals
-from toolkit.scoring.windows import Pieces
+
+with lazily():
+    from toolkit.scoring.windows import Pieces
 
 Totals = dict[str, Any]  # nats, correct, tokens, words, bytes: numbers, or arrays over resamples
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from toolkit.run.console import aligned
 from toolkit.scoring.metrics import METRICS
 
 TITLES = {"base": "before", "tuned": "after", "difference": "gain"}
@@ -71,14 +72,10 @@ def as_text(metrics: dict[str, Any]) -> list[str]:
         spans = {name: row[f"{name}_interval"].replace(" to ", " .. ") for name in names}
         cells = [f"{row[name]} [{spans[name]}]" if spans[name] else row[name] for name in names]
         table.append([row["title"], *cells])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    lines, indent = aligned(table), " " * (max(len(row[0]) for row in table) + 2)
     defined = [
         line
         for line, row in zip(lines[1:], rows, strict=True)
-        for line in (line, f"{'':{widths[0]}}  {row['definition']}")
+        for line in (line, f"{indent}{row['definition']}")
     ]
     return [lines[0], *defined, *notes(metrics)]

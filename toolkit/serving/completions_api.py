@@ -25,7 +25,7 @@ from toolkit.serving.request import CompletionRequest, Refusal
 from toolkit.serving.request_body import LimitedBody
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import encode
+from toolkit.writing.sampling import all_prompt_ids
 
 
 def completions_app(generators: dict[str, Generator], hosts: list[str] | None = None) -> FastAPI:
@@ -123,7 +123,7 @@ def rows_of(
 def prompt_tokens(prompt: str | list[int], most: int, generator: Generator) -> list[int]:
     """Return the token ids; refuse those that are none, or that leave no room for the new ones."""
     tokenizer, positions = generator.tokenizer, generator.model.config.n_positions
-    ids = encode(prompt, tokenizer) if isinstance(prompt, str) else prompt
+    ids = all_prompt_ids(prompt, tokenizer) if isinstance(prompt, str) else prompt
     if not 0 <= min(ids) <= max(ids) < len(tokenizer):
         raise Refusal(f"prompt: token ids go from 0 to {len(tokenizer) - 1}", param="prompt")
     if len(ids) + most > positions:

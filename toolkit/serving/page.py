@@ -20,12 +20,11 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.report.report import render
 from toolkit.run.run_directory import RunDirectory
-from toolkit.scoring.examination import shortened
 from toolkit.serving.engine import Busy, Engine, follow, reporting_to
 from toolkit.serving.page_facts import page_facts
 from toolkit.serving.request import Refusal
 from toolkit.writing.continuation import Continuation
-from toolkit.writing.sampling import Sampling, encode, require_possible
+from toolkit.writing.sampling import Sampling, all_prompt_ids, require_possible, shortened
 
 HERE = Path(__file__).parent
 LIKELIEST = 5  # tokens shown in the place of each
@@ -100,7 +99,7 @@ def rows_of(
         raise Refusal(str(error)) from None
     rows = {}
     for name, generator in engine.generators.items():
-        ids = encode(asked.prompt, generator.tokenizer)
+        ids = all_prompt_ids(asked.prompt, generator.tokenizer)
         positions = generator.model.config.n_positions
         room, most = positions - len(ids), sampling.max_new_tokens
         if room < 1:

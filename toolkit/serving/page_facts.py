@@ -13,10 +13,10 @@ from toolkit.report.plots import (
 )
 from toolkit.report.report import data_facts, for_page, title_of
 from toolkit.run.command import UserError
-from toolkit.run.records import STEPS
 from toolkit.run.run_directory import RunDirectory
+from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics_table import table_of
-from toolkit.training.log_history import read_log
+from toolkit.training.log_history import LOG, read_log
 from toolkit.writing.sampling import Sampling
 
 MOST_PROMPTS = 9  # of the run's, to choose from
@@ -38,7 +38,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
     _, no_report = results_of("visualize_performance", run)
     samples = results_of("generate", run)[0].get("samples") or metrics.get("samples", [])
     trained = results["train_model"]
-    history = read_log(run.path / "log_history.jsonl")
+    history = read_log(run.path / LOG)
     story = Story(history, trained["best_step"], trained["stopped_early"], metrics)
     panels = [draw for draw in panels_of(story, PANELS) if draw in (draw_losses, draw_perplexities)]
     missing = {"No test figures": no_figures, "No report": no_report}

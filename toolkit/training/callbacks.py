@@ -16,6 +16,7 @@ from transformers import (
 from toolkit.model.kernels import Kernels
 from toolkit.run.command import UserError
 from toolkit.run.processes import any_process
+from toolkit.training.log_history import as_line
 
 
 class RefreshCopies(TrainerCallback):
@@ -133,3 +134,23 @@ class SaveOnSignal(TrainerCallback):
         if self.came:
             raise KeyboardInterrupt
         self.came = True
+
+
+class LogHistory(TrainerCallback):
+    """Write what Trainer logs to a file of JSON lines, each line flushed when it is known."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.path.write_text("".join(as_line(entry) for entry in state.log_history))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(as_line(state.log_history[-1]))

@@ -2,34 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.run.command import UserError, first_line
 
+LOG = "log_history.jsonl"  # in the run directory
 MEASURED = ("tokens_per_second", "model_flops_utilization", "peak_memory_bytes")
 AGAIN = "train again with: python3 train_model.py --resume never"
-
-
-class LogHistory(TrainerCallback):
-    """Write what Trainer logs to a file of JSON lines, each line flushed when it is known."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            self.path.write_text("".join(as_line(entry) for entry in state.log_history))
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            with self.path.open("a") as file:
-                file.write(as_line(state.log_history[-1]))
 
 
 def as_line(entry: dict[str, float]) -> str:

@@ -1,11 +1,90 @@
 """What a training run will do: how many steps, of how many tokens, and when it looks up."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.run.command import UserError
+from toolkit.run.lazily import lazily
+from toolkit.run.run_directory import RunDirectory
 
+with lazily():
+    import torch
+
+    from toolkit.model.trainable import plain_model
+    from toolkit.training import preflight
+    from toolkit.training.compute_rate import training_operations_per_token
+
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+]  # transformers.SchedulerType
 MOST_VALIDATIONS = 10
+# What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.
+FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
+ADAPTERS = {"num_train_epochs": 3.0, "learning_rate": 5e-4}
+FINE_TUNING_SMALL = {"num_train_epochs": 2.0, "learning_rate": 4e-4}
+ADAPTERS_SMALL = {"num_train_epochs": 3.0, "learning_rate": 5e-3}
+FROM_SCRATCH = {"num_train_epochs": 8.0, "learning_rate": 1e-3}
+SMALL = 20_000_000  # parameters up to which a model is small
+EFFECTIVE_BATCH = 4  # blocks of a step, for each of --gradient_accumulation_steps, under auto
+
+
+def make_plan(
+    model: torch.nn.Module, options: Any, run: RunDirectory
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what training will do, every choice made, and what it will need on this machine.
+
+    `options`: step 6's.
+    """
+    usual = usual_values(run.results("load_gpt2"), options)
+    split = run.results("train_test_split")
+    block_size = split["block_size"]
+    need = preflight.memory_need(model, block_size, run.precision)
+    free = preflight.free_memory_bytes(run.device)
+    micro_batch, accumulation = (
+        options.per_device_train_batch_size,
+        options.gradient_accumulation_steps,
+    )
+    effective = accumulation * (EFFECTIVE_BATCH if micro_batch == "auto" else micro_batch)
+    micro_batch = preflight.settle_micro_batch(need, free, micro_batch, effective)
+    asked = {
+        **vars(options),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": effective // micro_batch,
+    }
+    blocks = {name: split["splits"][name]["blocks"] for name in ("train", "validation")}
+    plan = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trainable_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad),
+        "operations_per_token": training_operations_per_token(plain_model(model), block_size),
+        **plan_training(asked, blocks, block_size, usual),
+    }
+    measured = {
+        "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.of(micro_batch),
+        "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
+    }
+    return plan, measured
+
+
+def usual_values(loaded: dict[str, Any], options: Any) -> dict[str, float]:
+    if loaded["from_scratch"]:
+        return FROM_SCRATCH
+    small = loaded["parameters"] <= SMALL
+    if options.lora_rank:
+        return ADAPTERS_SMALL if small else ADAPTERS
+    return FINE_TUNING_SMALL if small else FINE_TUNING
 
 
 def plan_training(
@@ -82,7 +161,7 @@ def seconds_left(done: int, step_seconds: float, plan: dict[str, Any]) -> float:
     )
 
 
-def verdict(validations: list[tuple[int, float]]) -> str:
+def how_validation_went(validations: list[tuple[int, float]]) -> str:
     """Return one sentence on how validation went. `validations`: (step, loss), in their order.
 
     Overfitted: the last loss is above the best by more than 1% of it. Plateaued: all that was won

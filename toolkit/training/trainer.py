@@ -14,11 +14,11 @@ from toolkit.scoring.losses import score_blocks
 from toolkit.training.callbacks import (
     EarlyStopping,
     KeepBestAndLast,
+    LogHistory,
     RefreshCopies,
     SaveOnSignal,
     StopWhenDiverged,
 )
-from toolkit.training.log_history import LogHistory
 from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
 
 

@@ -15,7 +15,7 @@ class Continuation:
     """One prompt being continued. Its result is in `new`, `text` and `finish`.
 
     `sample` tells continuations of one prompt and seed apart. `likeliest`: keep each token's log
-    probability, and this many of the likeliest in its place; `describe_prompt`: those of the prompt
+    probability, and this many of the likeliest in its place; `score_prompt`: those of the prompt
     too. `progress` is called, in the thread that generates, after each token and at the end.
     `cancelled` may be set at any time.
     """
@@ -25,7 +25,7 @@ class Continuation:
     seed: int
     sample: int = 0
     likeliest: int | None = None
-    describe_prompt: bool = False
+    score_prompt: bool = False
     progress: Callable[["Continuation"], None] | None = None
     cancelled: bool = False
     new: list[int] = field(default_factory=list)  # token ids, without end-of-text
@@ -54,7 +54,7 @@ def conclude(row: Continuation, finish: str) -> None:
         row.progress(row)
 
 
-def describe(logits: torch.Tensor, token: int, count: int) -> tuple[float, dict[int, float]]:
+def token_logprobs(logits: torch.Tensor, token: int, count: int) -> tuple[float, dict[int, float]]:
     """Return a token's log probability, and the `count` likeliest tokens with theirs."""
     logprobs = logits.log_softmax(-1)
     best = logprobs.topk(min(count, len(logprobs)))

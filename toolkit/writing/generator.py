@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.model.forward import GPT2LMHeadModel
-from toolkit.writing.continuation import Continuation, conclude, describe
+from toolkit.writing.continuation import Continuation, conclude, token_logprobs
 from toolkit.writing.decoder import Decoder
 from toolkit.writing.sampling import Sampling
 from toolkit.writing.text_stream import TextStream
@@ -125,17 +125,17 @@ class Generator:
             found = self.decoder.read(prompts, self.cache, first + len(last))
             for row, states in zip(together, found, strict=True):
                 last.append(states[-1:])
-                if row.describe_prompt:
-                    self.describe_prompt(row, states)
+                if row.score_prompt:
+                    self.score_prompt(row, states)
         self.take(joining, self.decoder.logits(torch.cat(last)))
 
-    def describe_prompt(self, row: Continuation, hidden: torch.Tensor) -> None:
+    def score_prompt(self, row: Continuation, hidden: torch.Tensor) -> None:
         row.prompt_logprobs.append(None)  # nothing foretells the first
         following = torch.tensor(row.prompt[1:])
         for states, tokens in zip(hidden[:-1].split(64), following.split(64), strict=True):
             logits = self.decoder.logits(states)[:, : len(self.tokenizer)]
             for scores, token in zip(logits, tokens.tolist(), strict=True):
-                row.prompt_logprobs.append(describe(scores, token, row.likeliest))
+                row.prompt_logprobs.append(token_logprobs(scores, token, row.likeliest))
 
     def advance(self) -> None:
         """Run the newest token of every row through the model."""
@@ -180,7 +180,7 @@ class Generator:
                 chosen[number] = token
         for number, row in enumerate(rows):
             if row.likeliest is not None:
-                row.logprobs.append(describe(logits[number], chosen[number], row.likeliest))
+                row.logprobs.append(token_logprobs(logits[number], chosen[number], row.likeliest))
         return chosen
 
     def receive(self, row: Continuation, token: int) -> None:

@@ -10,7 +10,7 @@ from toolkit.run.command import UserError
 from toolkit.run.console import say
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, encode, prompt_ids, require_possible
+from toolkit.writing.sampling import Sampling, all_prompt_ids, prompt_ids, require_possible
 
 HELP = """/base, /tuned       the model before, after training
 /set NAME VALUE     change a setting; /set alone shows all
@@ -74,7 +74,7 @@ class PromptLoop:
         generator = self.models[self.name]
         positions, most = generator.model.config.n_positions, self.sampling.max_new_tokens
         ids = prompt_ids(prompt, self.tokenizer, positions, most)
-        if cut := len(encode(prompt, self.tokenizer)) - len(ids):
+        if cut := len(all_prompt_ids(prompt, self.tokenizer)) - len(ids):
             say(f"(the first {cut} tokens of the prompt do not fit the context and are left out)")
         for _ in range(self.sampling.num_samples):
             row = Continuation(ids, self.sampling, self.seed, progress=Printer())

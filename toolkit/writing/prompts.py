@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from toolkit.corpus.files import read_text
 from toolkit.run.command import UserError
 from toolkit.run.console import say
-from toolkit.writing.sampling import Sampling, encode, prompt_ids
+from toolkit.writing.sampling import Sampling, all_prompt_ids, prompt_ids
 
 FLAG = "--prompts_file"
 
@@ -60,7 +60,7 @@ def report_cuts(
     """Say of which prompts the beginning does not fit the context."""
     for number, prompt in enumerate(prompts, start=1):
         kept = prompt_ids(prompt, tokenizer, positions, new_tokens)
-        if cut := len(encode(prompt, tokenizer)) - len(kept):
+        if cut := len(all_prompt_ids(prompt, tokenizer)) - len(kept):
             say(f"       prompt {number}: its first {cut} tokens do not fit the context; left out")
 
 

@@ -1,15 +1,20 @@
 """How to continue a prompt, what may be asked for, and prompts out of a test split."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedTokenizerFast
-
 from toolkit.run.command import UserError
+from toolkit.run.lazily import lazily
 
+with lazily():
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+
+OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
 
@@ -29,6 +34,16 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+
+
+# How both models are sampled for copying and for the report.
+EXAMINED = Sampling(max_new_tokens=60, temperature=0.8, top_p=0.95, top_k=50, num_samples=2)
+
+
+def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
+    """Return the same sampling, its continuations at most this long."""
+    tokens = max(1, min(sampling.max_new_tokens, most_tokens))
+    return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
 
 
 def require_possible(settings: Any, prefix: str = "") -> None:
@@ -69,10 +84,10 @@ def prompt_ids(
         raise UserError(
             f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
         )
-    return encode(prompt, tokenizer)[-room:]
+    return all_prompt_ids(prompt, tokenizer)[-room:]
 
 
-def encode(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Return the prompt's token ids; end-of-text, which comes before a document, if it is empty."""
     try:
         prompt.encode()
@@ -83,7 +98,7 @@ def encode(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 def openings(
-    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int, words: int
+    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS, words: int = WORDS
 ) -> list[str]:
     """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
     found = []

@@ -1,0 +1,25 @@
+"""The one hash of runs of tokens, by which copies are found: of test in train, of it in samples.
+
+run_hashes(np.array([5, 7, 5, 7], np.uint64), 2)  # three hashes, the first equal to the last
+"""
+
+import numpy as np
+
+# Tokens; the length that GPT-3's authors counted overlaps by (Brown et al. 2020, appendix C).
+WINDOW = 13
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth 6.4)
+
+
+def run_hashes(tokens: np.ndarray, length: int) -> np.ndarray:
+    """Return a 64-bit hash of every run of `length` tokens, in order. `tokens`: uint64."""
+    count = max(0, len(tokens) - length + 1)
+    hashes = np.zeros(count, np.uint64)
+    for place in range(length):
+        hashes = grow(hashes, tokens[place : place + count])
+    return hashes
+
+
+def grow(hashes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the hashes of runs made one token longer."""
+    hashes = (hashes + tokens + np.uint64(1)) * MULTIPLIER
+    return hashes ^ (hashes >> np.uint64(29))
