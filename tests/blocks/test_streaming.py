@@ -14,7 +14,7 @@ import configure_trainer
 import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
-from tests.test_chain import finish, start_training, wait_for_checkpoint
+from tests.run.test_chain import finish, start_training, wait_for_checkpoint
 from toolkit.blocks.collator import collate
 from toolkit.blocks.holding_out import hold_out_by_hash
 from toolkit.blocks.training_stream import TrainingStream

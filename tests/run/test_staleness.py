@@ -9,7 +9,7 @@ import pytest
 import generate
 from run_pipeline import Chain, options_of
 from tests.conftest import PROJECT, STEP_FILES, chain_main, shell
-from tests.test_chain import contents, done_again
+from tests.run.test_chain import contents, done_again
 from toolkit.run import files, records, source, start
 from toolkit.run.options import parse_flags
 from toolkit.run.run_directory import RunDirectory

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from tests.hub_stub import COMMIT, HubStub, Routes, files_of
+from tests.model.hub_stub import COMMIT, HubStub, Routes, files_of
 
 TOKEN = "hf_of_the_keeper"
 

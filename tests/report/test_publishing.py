@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 import generate
 from tests.conftest import chain_main, shell
-from tests.hub_writing_stub import TOKEN, WritingHubStub
+from tests.report.hub_writing_stub import TOKEN, WritingHubStub
 from toolkit.model import hub as hub_reader
 from toolkit.report.model_card import UNNAMED, last_part, model_card
 from toolkit.report.publishing import publish

@@ -20,9 +20,9 @@ from markupsafe import Markup
 
 from generate import read_samples
 from load_gpt2 import read_gpt2
-from tests.browser import CHROMIUM, Browser
 from tests.conftest import PROJECT, library_model
-from tests.test_report import Tags
+from tests.report.test_report import Tags
+from tests.serving.browser import CHROMIUM, Browser
 from toolkit.report.report import render
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.metrics import METRICS

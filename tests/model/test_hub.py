@@ -8,7 +8,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from tests.conftest import STEP_FILES, shell
-from tests.hub_stub import COMMIT, HubStub
+from tests.model.hub_stub import COMMIT, HubStub
 
 WIKITEXT = "hub:Salesforce/wikitext:wikitext-2-raw-v1"
 
