@@ -8,6 +8,8 @@ numbers one by one.
 import numpy as np
 import torch
 
+from toolkit.model.library_internals import softmax_backward
+
 QUERIES_AT_ONCE = 256
 WEIGHTS_AT_ONCE = 4 * 2**20  # attention weights that exist at the same time
 
@@ -101,7 +103,7 @@ class CausalAttention(torch.autograd.Function):
                 mask = masks.next(weights)
                 kept, grad_weights = weights * mask, grad_weights.mul_(mask)
             grad_values[head, key] += torch.bmm(kept.transpose(1, 2), part)
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores = softmax_backward(grad_weights, weights, -1, weights.dtype)
             grad_scores *= ctx.scale
             grad_queries[head, query] = torch.bmm(grad_scores, known)
             grad_keys[head, key] += torch.bmm(grad_scores.transpose(1, 2), asked)

@@ -16,6 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from toolkit.model.cpu_kernels import causal_attention, drop
+from toolkit.model.library_internals import copy_all, linear_pointwise, reorder_linear_weight
 from toolkit.model.precision import DTYPES
 
 Attend = Callable[[int, Tensor, Tensor, Tensor, float, float], Tensor]
@@ -139,7 +140,7 @@ class Kernels:
         if self.copies:
             weights = [weight for weight, _ in self.copies]
             made = [copy[: len(weight)] for (weight, _), copy in self.copies.items()]
-            torch._foreach_copy_(made, weights)
+            copy_all(made, weights)
 
 
 class Cast(torch.autograd.Function):
@@ -195,17 +196,16 @@ class PackedKernels(Kernels):
         return self.multiply(states, *self.copies[weight])
 
     def multiply(self, x, weight, bias, then=NOTHING):
-        product = torch.ops.mkldnn._linear_pointwise.default
         if x.numel() > x.shape[-1]:
-            return product(x, weight, bias, *then)
+            return linear_pointwise(x, weight, bias, *then)
         two = x.expand(2, *x.shape[1:])  # for one row the sums are in another order
-        return product(two, weight, bias, *then)[:1]
+        return linear_pointwise(two, weight, bias, *then)[:1]
 
 
 def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight of (out, in) laid out for oneDNN."""
     laid_out = weight.detach().to(dtype).contiguous()
-    return torch.ops.mkldnn._reorder_linear_weight(laid_out, ROWS)
+    return reorder_linear_weight(laid_out, ROWS)
 
 
 @cache

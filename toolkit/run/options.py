@@ -184,7 +184,8 @@ def in_words(kind: Any) -> str:
     return names.get(kind, "a list of texts")
 
 
-def add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, kind: Any) -> None:
+def add_flag(group: Any, field: dataclasses.Field, kind: Any) -> None:
+    """Add a field to a parser's group of arguments."""
     plain, _ = without_none(kind)
     default = default_of(field)
     text = field.metadata["help"]

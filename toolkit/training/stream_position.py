@@ -10,14 +10,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_callback import ExportableState
 
 from toolkit.blocks.training_stream import TrainingStream
+from toolkit.model.library_internals import KeptInCheckpoints, restore_random_numbers
 from toolkit.run.command import UserError
 from toolkit.run.processes import process_count
 
 
-class StreamPosition(TrainerCallback, ExportableState):
+class StreamPosition(TrainerCallback, KeptInCheckpoints):
     """Keeps a stream's place in `trainer_state.json`, which a checkpoint gets last and whole."""
 
     def __init__(self, trainer: Trainer):
@@ -37,7 +37,7 @@ class StreamPosition(TrainerCallback, ExportableState):
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         if self.checkpoint:  # opening the stream has drawn one since the library restored them
-            self.trainer._load_rng_state(str(self.checkpoint))
+            restore_random_numbers(self.trainer, str(self.checkpoint))
             self.checkpoint = None
 
     def on_step_end(

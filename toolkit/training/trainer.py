@@ -8,6 +8,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from toolkit.model.kernels import choose_kernels
+from toolkit.model.library_internals import not_missing_in_checkpoints
 from toolkit.model.precision import autocast
 from toolkit.model.trainable import plain_model
 from toolkit.scoring.losses import score_blocks
@@ -55,7 +56,7 @@ class PipelineTrainer(Trainer):
         self.kernels = choose_kernels(device, precision, "training")
         self.loss_is_scaled_for_ga = True  # by the tokens of all micro-batches
         if model.config.tie_word_embeddings:  # resuming, the library takes it for missing
-            self.model._keys_to_ignore_on_save = ["lm_head.weight"]
+            not_missing_in_checkpoints(self.model, ["lm_head.weight"])
         if compiled:
             model.transformer.compile()
         self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
