@@ -1,7 +1,7 @@
 """OpenAI's /v1/completions and /v1/models over generators, all requests in one batch a model.
 
-What a client may ask for is in completion_request.py, what it is answered in completion_answer.py
-and completion_choice.py, how much and how slowly it may send in request_body.py.
+What a client may ask for is in request.py, what it is answered in answer.py, how much and how
+slowly it may send in request_body.py.
 """
 
 import asyncio
@@ -18,8 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from toolkit.run.command import UserError
-from toolkit.serving.answer import stream_events, whole_answer
-from toolkit.serving.choice import Choice
+from toolkit.serving.answer import Choice, stream_events, whole_answer
 from toolkit.serving.engine import Busy, Engine, reporting_to
 from toolkit.serving.request import CompletionRequest, Refusal
 from toolkit.serving.request_body import LimitedBody
@@ -82,7 +81,7 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
     @app.post("/v1/completions")
     async def completions(asked: CompletionRequest, request: Request) -> Any:
         generator, answers = known(asked.model), asyncio.Queue()
-        rows = rows_of(asked, generator, answers)
+        rows = continuations_for(asked, generator, answers)
         choices = [
             Choice(number, row, generator.tokenizer, asked.echo) for number, row in enumerate(rows)
         ]
@@ -101,7 +100,7 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
     return app
 
 
-def rows_of(
+def continuations_for(
     asked: CompletionRequest, generator: Generator, answers: asyncio.Queue
 ) -> list[Continuation]:
     """Return a continuation for each choice, which reports to `answers` under its number."""

@@ -71,7 +71,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     @app.post("/continue")
     async def continue_both(asked: Asked) -> StreamingResponse:
         answers: asyncio.Queue = asyncio.Queue()
-        rows = rows_of(asked, sampling, engine, answers)
+        rows = one_a_model(asked, sampling, engine, answers)
         try:
             for name, row in rows.items():
                 engine.submit(name, [row])
@@ -83,7 +83,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-def rows_of(
+def one_a_model(
     asked: Asked, sampling: Sampling, engine: Engine, answers: asyncio.Queue
 ) -> dict[str, Continuation]:
     """Return a continuation for each model; each reports to `answers` under its name."""
