@@ -25,7 +25,7 @@ from toolkit.corpus.cutting import cut_articles, cut_at, cut_paragraphs, lines_o
 from toolkit.corpus.sources import Document, Reading, read_corpus
 from toolkit.corpus.tables import Columns
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
-from toolkit.corpus.tokenizing import pieces_of, tokenize
+from toolkit.corpus.tokenizing import spans_of, tokenize
 from toolkit.model.gpt2 import open_tokenizer
 from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits
@@ -191,7 +191,7 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
 
     whole = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
     with patch("toolkit.corpus.tokenizing.PIECE_CHARACTERS", 7):
-        pieces = pieces_of(text, tokenizer)
+        pieces = spans_of(text, tokenizer)
         assert "".join(pieces) == text
         (ids,), _ = tokenize([Document("x", text)], tokenizer)
     assert ids.tolist() == [*whole, tokenizer.eos_token_id]

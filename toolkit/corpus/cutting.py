@@ -14,21 +14,21 @@ LONGEST_STREAMED = 1 << 27  # characters
 TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Title = `
 
 
-def cut_at(pieces: Iterable[str], separator: str) -> Iterator[str]:
-    """Yield what stands between separators in a text that comes in pieces."""
+def cut_at(chunks: Iterable[str], separator: str) -> Iterator[str]:
+    """Yield what stands between separators in a text that comes in chunks."""
     held = ""
-    for piece in pieces:
-        *whole, held = (held + piece).split(separator)
+    for chunk in chunks:
+        *whole, held = (held + chunk).split(separator)
         yield from (document.strip("\n") for document in whole)
     yield held.strip("\n")
 
 
-def cut_paragraphs(pieces: Iterable[str]) -> Iterator[str]:
+def cut_paragraphs(chunks: Iterable[str]) -> Iterator[str]:
     """Yield blank-line paragraphs joined to groups of about GROUP_CHARACTERS.
 
     A text with fewer than FEWEST_GROUPS groups is one document.
     """
-    groups = group_paragraphs(lines_of(pieces))
+    groups = group_paragraphs(lines_of(chunks))
     first = list(itertools.islice(groups, FEWEST_GROUPS))
     if len(first) < FEWEST_GROUPS:
         yield "\n\n".join(first)
@@ -54,11 +54,11 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
             yield "".join(run).strip("\n")
 
 
-def lines_of(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the lines, with their ends, of a text that comes in pieces."""
+def lines_of(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield the lines, with their ends, of a text that comes in chunks."""
     held = ""
-    for piece in pieces:
-        *whole, held = (held + piece).split("\n")
+    for chunk in chunks:
+        *whole, held = (held + chunk).split("\n")
         yield from (line + "\n" for line in whole)
     if held:
         yield held
@@ -94,15 +94,15 @@ class Gauge:
     def __init__(self, where: str):
         self.where, self.characters = where, 0
 
-    def pieces(self, pieces: Iterable[str]) -> Iterator[str]:
-        for piece in pieces:
-            self.characters += len(piece)
+    def counting(self, chunks: Iterable[str]) -> Iterator[str]:
+        for chunk in chunks:
+            self.characters += len(chunk)
             if self.characters > LONGEST_STREAMED:
                 raise UserError(
                     f"{self.where}: a document of more than {LONGEST_STREAMED:,} characters is too "
                     "long for --streaming; cut it with --document_separator"
                 )
-            yield piece
+            yield chunk
 
     def documents(self, documents: Iterable[str]) -> Iterator[str]:
         for document in documents:

@@ -1,4 +1,4 @@
-"""The files that a corpus flag names, and the text in them, read in pieces: memory stays flat."""
+"""The files that a corpus flag names, and the text in them, read in chunks: memory stays flat."""
 
 import codecs
 import glob
@@ -84,12 +84,12 @@ def suffix_of(path: Path) -> str:
 
 
 def read_text(path: Path, flag: str, encoding: str = "utf-8") -> str:
-    """Return a file's whole text. See `read_pieces`."""
-    return "".join(read_pieces(path, flag, encoding))
+    """Return a file's whole text. See `read_chunks`."""
+    return "".join(read_chunks(path, flag, encoding))
 
 
-def read_pieces(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield a text file in pieces: byte-order mark dropped, every line end as LF.
+def read_chunks(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield a text file in chunks: byte-order mark dropped, every line end as LF.
 
     Refuses zero bytes and bytes that the encoding does not allow, with their offset.
     """

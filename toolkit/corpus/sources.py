@@ -16,7 +16,7 @@ from toolkit.corpus.cutting import (
     lines_of,
     looks_like_wikitext,
 )
-from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_pieces, suffix_of
+from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_chunks, suffix_of
 from toolkit.corpus.hub_datasets import HubSplits, load_hub_dataset, shards_of
 from toolkit.corpus.tables import Columns, dataset_rows, read_rows
 from toolkit.run.command import UserError
@@ -142,21 +142,21 @@ def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         return row_documents(rows, path.name, reading.rows)
     if reading.columns.prompt:
         raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
-    pieces, gauge = read_pieces(path, flag, reading.encoding), Gauge(f"{flag} {path}")
+    chunks, gauge = read_chunks(path, flag, reading.encoding), Gauge(f"{flag} {path}")
     if reading.streaming:
-        pieces = gauge.pieces(pieces)
-    first = next(pieces, "")
-    pieces = itertools.chain([first], pieces)
+        chunks = gauge.counting(chunks)
+    first = next(chunks, "")
+    chunks = itertools.chain([first], chunks)
     if reading.separator:
-        texts: Iterable[str] = cut_at(pieces, reading.separator)
+        texts: Iterable[str] = cut_at(chunks, reading.separator)
     elif reading.rows == "line" or (
         reading.rows == "auto" and looks_like_wikitext(first.split("\n", 20))
     ):
-        texts = cut_articles(lines_of(pieces))
+        texts = cut_articles(lines_of(chunks))
     elif not alone:
-        return iter([Document(path.name, "".join(pieces).strip("\n"))])
+        return iter([Document(path.name, "".join(chunks).strip("\n"))])
     else:
-        texts = cut_paragraphs(pieces)
+        texts = cut_paragraphs(chunks)
     texts = enumerate(gauge.documents(texts), start=1)
     return (Document(f"{path.name}:{number}", text) for number, text in texts)
 

@@ -23,15 +23,12 @@ def tokenize(
 ) -> tuple[list[np.ndarray], list[int]]:
     """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""
     end = tokenizer.eos_token_id
-    prompts = [pieces_of(document.text, tokenizer) for document in documents]
-    completions = [pieces_of(document.completion or "", tokenizer) for document in documents]
-    pieces = [
-        piece
-        for parts in zip(prompts, completions, strict=True)
-        for part in parts
-        for piece in part
+    prompts = [spans_of(document.text, tokenizer) for document in documents]
+    completions = [spans_of(document.completion or "", tokenizer) for document in documents]
+    spans = [
+        span for parts in zip(prompts, completions, strict=True) for part in parts for span in part
     ]
-    encodings = encode_pieces(pieces, tokenizer, cores)
+    encodings = encode_spans(spans, tokenizer, cores)
     encoded = iter([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
     ids, prompt_tokens = [], []
     for prompt, completion, document in zip(prompts, completions, documents, strict=True):
@@ -42,15 +39,15 @@ def tokenize(
     return ids, prompt_tokens
 
 
-def encode_pieces(
-    pieces: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
+def encode_spans(
+    spans: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
 ) -> list[Encoding]:
     """Tokenize with the library's own threads, on all cores; or with as many threads of ours."""
     encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
     if cores is None:
-        return encode(pieces)
-    share = max(1, math.ceil(len(pieces) / cores))
-    shares = [pieces[start : start + share] for start in range(0, len(pieces), share)]
+        return encode(spans)
+    share = max(1, math.ceil(len(spans) / cores))
+    shares = [spans[start : start + share] for start in range(0, len(spans), share)]
     before = os.environ.get(THREADS_OF_ITS_OWN)
     os.environ[THREADS_OF_ITS_OWN] = "false"  # the library looks at every call
     try:
@@ -63,19 +60,19 @@ def encode_pieces(
             os.environ[THREADS_OF_ITS_OWN] = before
 
 
-def pieces_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """Return a text in pieces that tokenize to the same ids as the whole.
+def spans_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return a text in spans that tokenize to the same ids as the whole.
 
     GPT-2's pre-tokenizer never matches from a visible character on into white space, so a cut there
     changes nothing. Other tokenizers get the text whole.
     """
     if len(text) <= PIECE_CHARACTERS or not is_byte_level(tokenizer):
         return [text]
-    pieces, start = [], 0
+    spans, start = [], 0
     while cut := BEFORE_SPACE.search(text, start + PIECE_CHARACTERS):
-        pieces.append(text[start : cut.start()])
+        spans.append(text[start : cut.start()])
         start = cut.start()
-    return [*pieces, text[start:]]
+    return [*spans, text[start:]]
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -79,7 +79,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
             for row in rows.values():
                 row.cancelled = True
             raise
-        lines = pieces(rows, answers, tuned.tokenizer)
+        lines = as_lines(rows, answers, tuned.tokenizer)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
@@ -114,7 +114,7 @@ def one_a_model(
     return rows
 
 
-async def pieces(
+async def as_lines(
     rows: dict[str, Continuation], answers: asyncio.Queue, tokenizer: PreTrainedTokenizerFast
 ) -> AsyncIterator[str]:
     """Yield a line of JSON for each piece of text a model adds, until all have ended.
