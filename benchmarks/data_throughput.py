@@ -10,6 +10,9 @@ the yardstick's speed, and the seconds of step 5; then the MB of text a second o
 a stream (--streaming: read, tokenized, packed and shuffled, nothing trained). Peaks of resident
 memory are given for both ways, each in two parts (Linux only): what the process holds itself
 (anonymous), and pages of mapped files, which the system takes back when it needs them.
+
+The first file alone must hold enough documents for a stream to find validation and test in it: a
+hundred do. With data/gpt2-mini for a tokenizer nothing is fetched.
 """
 
 if __name__ == "__main__":
@@ -22,8 +25,6 @@ if __name__ == "__main__":
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +33,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
+from benchmarks.fresh_process import measure_alone
+from toolkit.run.command import command
+
+HEADING = (
+    "files  MB text  step 4 MB/s  tokens/s  of bare call  step 5 s  anonymous MB  mapped MB"
+    "  stream MB/s  anonymous MB  mapped MB"
+)
 
 
 @contextmanager
@@ -59,8 +66,9 @@ def memory_peaks(every_seconds: float = 0.02) -> Iterator[dict[str, int]]:
 def ours(files: list[str], tokenizer: str, streaming: bool = False) -> dict[str, float]:
     """Run steps 2 to 5 in an empty run directory and return what steps 4 and 5 took."""
     from create_dataset import DatasetOptions, create_dataset
-    from import_modules import RunOptions, import_modules, read_run
+    from import_modules import import_modules
     from load_gpt2 import LoadOptions, load_gpt2
+    from toolkit.run.start import RunOptions, read_run
     from train_test_split import SplitOptions, train_test_split
 
     with tempfile.TemporaryDirectory() as folder, memory_peaks() as peaks:
@@ -105,13 +113,13 @@ def one_pass(stream: Any) -> dict[str, float]:
 
 def bare(files: list[str], tokenizer: str) -> dict[str, float]:
     """Tokenize each file's texts with one call of the `tokenizers` library."""
-    from toolkit.corpus.sources import PLAIN, read_corpus
+    from toolkit.corpus.sources import Reading, read_corpus
     from toolkit.model import gpt2, hub
 
     encode = gpt2.open_tokenizer(hub.find_folder(tokenizer, weights=False)).backend_tokenizer
     seconds = characters = 0.0
     for file in files:
-        texts = [document.text for document in read_corpus([file], PLAIN, "corpus")["train"]]
+        texts = [document.text for document in read_corpus([file], Reading(), "corpus")["train"]]
         begin = time.perf_counter()
         encode.encode_batch_fast(texts, add_special_tokens=False)
         seconds += time.perf_counter() - begin
@@ -122,13 +130,8 @@ def bare(files: list[str], tokenizer: str) -> dict[str, float]:
 KINDS = {"ours": ours, "bare": bare, "stream": stream}
 
 
-def measure(kind: str, files: list[str], tokenizer: str) -> dict[str, float]:
-    words = [sys.executable, __file__, "--only", kind, "--tokenizer", tokenizer, *files]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=PROJECT)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -136,41 +139,42 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="gpt2", help="Hub id or folder")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", choices=tuple(KINDS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     files = [str(Path(file).resolve()) for file in options.files]
     folder = Path(options.tokenizer)
     tokenizer = str(folder.resolve()) if folder.is_dir() else options.tokenizer
     if options.only:
         print(json.dumps(KINDS[options.only](files, tokenizer)))
         return
-    print(
-        "files  MB text  step 4 MB/s  tokens/s  of bare call  step 5 s  anonymous MB  mapped MB"
-        "  stream MB/s  anonymous MB  mapped MB"
-    )
-    counts = sorted({n for n in (1, 2, 4, 8, 16, len(files)) if n <= len(files)})
-    for count in counts:
+    print(HEADING)
+    for count in sorted({n for n in (1, 2, 4, 8, 16, len(files)) if n <= len(files)}):
         runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+        words = ("--tokenizer", tokenizer, *files[:count])
         for _ in range(options.repeat):
             for kind, measured in runs.items():
-                measured.append(measure(kind, files[:count], tokenizer))
-        seconds = {k: statistics.median(run["seconds"] for run in v) for k, v in runs.items()}
-        peaks = {
-            kind: [max(run[name] for run in runs[kind]) / 1e6 for name in ("RssAnon", "RssFile")]
-            for kind in ("ours", "stream")
-        }
-        one = runs["ours"][0]
-        # A stream trains on what is not held out: its speed is counted in the text of its tokens.
-        streamed = one["characters"] / one["tokens"] * runs["stream"][0]["tokens"]
-        print(
-            f"{count:5}  {one['characters'] / 1e6:7.1f}  "
-            f"{one['characters'] / 1e6 / seconds['ours']:11.2f}  "
-            f"{one['tokens'] / seconds['ours']:8,.0f}  {seconds['bare'] / seconds['ours']:12.0%}  "
-            f"{statistics.median(run['split_seconds'] for run in runs['ours']):8.1f}  "
-            f"{peaks['ours'][0]:12,.0f}  {peaks['ours'][1]:9,.0f}  "
-            f"{streamed / 1e6 / seconds['stream']:11.2f}  "
-            f"{peaks['stream'][0]:12,.0f}  {peaks['stream'][1]:9,.0f}",
-            flush=True,
-        )
+                measured.append(measure_alone(__file__, "--only", kind, *words))
+        print(as_row(count, runs), flush=True)
+
+
+def as_row(count: int, runs: dict[str, list[dict[str, float]]]) -> str:
+    """Return a row of the table. `runs`: what the processes of each kind measured."""
+    seconds = {k: statistics.median(run["seconds"] for run in v) for k, v in runs.items()}
+    peaks = {
+        kind: [max(run[name] for run in runs[kind]) / 1e6 for name in ("RssAnon", "RssFile")]
+        for kind in ("ours", "stream")
+    }
+    one = runs["ours"][0]
+    # A stream trains on what is not held out: its speed is counted in the text of its tokens.
+    streamed = one["characters"] / one["tokens"] * runs["stream"][0]["tokens"]
+    return (
+        f"{count:5}  {one['characters'] / 1e6:7.1f}  "
+        f"{one['characters'] / 1e6 / seconds['ours']:11.2f}  "
+        f"{one['tokens'] / seconds['ours']:8,.0f}  {seconds['bare'] / seconds['ours']:12.0%}  "
+        f"{statistics.median(run['split_seconds'] for run in runs['ours']):8.1f}  "
+        f"{peaks['ours'][0]:12,.0f}  {peaks['ours'][1]:9,.0f}  "
+        f"{streamed / 1e6 / seconds['stream']:11.2f}  "
+        f"{peaks['stream'][0]:12,.0f}  {peaks['stream'][1]:9,.0f}"
+    )
 
 
 if __name__ == "__main__":
