@@ -2,29 +2,36 @@
 
     python3 benchmarks/evaluate_throughput.py
     python3 benchmarks/evaluate_throughput.py --corpus book.txt --flags "--model gpt2 --max_steps 8"
+    python3 benchmarks/evaluate_throughput.py --repeat 1 --flags "--from_scratch --max_steps 9"
 
 Each repetition trains anew in a fresh process, then scores the training blocks, so that both rates
 come from the same minute. Memory: peaks of processes that score 1, 4 and 16 times the same blocks.
 """
 
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    __import__("install_libraries").enter_environment()
+
 import argparse
 import json
 import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+from benchmarks.fresh_process import measure_alone
+from toolkit.run.command import command
 
 
 def train_and_score(folder: str, words: list[str]) -> dict[str, float]:
     """Run steps 2 to 7 in an empty run directory, then score the training blocks once."""
     import run_pipeline
-    from import_modules import RunOptions, read_run
+    from toolkit.run.start import RunOptions, read_run
 
     anew = ["--to_step", "7", "--force", "--resume", "never"]
     run_pipeline.main(["--run_dir", folder, *anew, *words])
@@ -32,11 +39,11 @@ def train_and_score(folder: str, words: list[str]) -> dict[str, float]:
     return {"training": run.record("train_model")["measured"]["tokens_per_second"]} | score(run, 1)
 
 
-def score(run, times: int) -> dict[str, float]:
+def score(run: Any, times: int) -> dict[str, float]:
     """Return tokens/s and peak memory of scoring the training blocks `times` over."""
     from datasets import concatenate_datasets
 
-    from create_dataset import collate
+    from toolkit.blocks.collator import collate
     from toolkit.scoring.losses import score_pieces
     from toolkit.scoring.windows import block_size_of, find_pieces
     from toolkit.training.memory import peak_memory_bytes
@@ -56,14 +63,8 @@ def score(run, times: int) -> dict[str, float]:
     return {"scoring": len(blocks) * size / seconds, "peak_bytes": peak_memory_bytes()}
 
 
-def measure(*words: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, *words], capture_output=True, text=True, check=True, cwd=PROJECT
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -72,20 +73,26 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--train", help=argparse.SUPPRESS)
     parser.add_argument("--score", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    words = ["--corpus", options.corpus, *shlex.split(options.flags)]
+    options = parser.parse_args(argv)
     if options.train:
+        words = ["--corpus", options.corpus, *shlex.split(options.flags)]
         print(json.dumps(train_and_score(options.train, words)))
-        return
-    if options.score:
-        from import_modules import RunOptions, read_run
+    elif options.score:
+        from toolkit.run.start import RunOptions, read_run
 
         run = read_run(RunOptions(run_dir=options.score[0]))
         print(json.dumps(score(run, int(options.score[1]))))
-        return
+    else:
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print both speeds of every repetition, then the memory of scoring more and more."""
     with tempfile.TemporaryDirectory() as folder:
-        again = ["--corpus", options.corpus, "--flags", options.flags]
-        runs = [measure("--train", folder, *again) for _ in range(options.repeat)]
+        # A corpus is named as from here; flags with an equals sign, since they begin with a dash.
+        corpus = Path(options.corpus).resolve() if Path(options.corpus).exists() else options.corpus
+        again = ["--train", folder, f"--corpus={corpus}", f"--flags={options.flags}"]
+        runs = [measure_alone(__file__, *again) for _ in range(options.repeat)]
         for run in runs:
             ratio = run["scoring"] / run["training"]
             print(
@@ -96,7 +103,7 @@ def main() -> None:
         middle = statistics.median(run["scoring"] / run["training"] for run in runs)
         print(f"median: {middle:.2f} times")
         for times in (1, 4, 16):
-            peak = measure("--score", folder, str(times))["peak_bytes"]
+            peak = measure_alone(__file__, "--score", folder, str(times))["peak_bytes"]
             print(f"{times:2} times the blocks: peak {peak / 1e6:,.0f} MB", flush=True)
 
 
