@@ -1,6 +1,7 @@
 """How fast, and in how much memory, GPT-2 is trained: this pipeline against what users have.
 
     python3 benchmarks/train_throughput.py --blocks 4 --block_size 256 --dropout 0
+    python3 benchmarks/train_throughput.py --shape toy --rounds 1    # to see whether it runs
 
 Each contender trains the same GPT-2 (124M, random weights) on the same blocks, in the same batches,
 with the same optimizer, in a process of its own, in turn, `--rounds` times over:
@@ -10,7 +11,7 @@ with the same optimizer, in a process of its own, in turn, `--rounds` times over
     stock_fp32  transformers.Trainer in float32
     trl_bf16    TRL's SFTTrainer with bf16 (benchmarks/requirements.txt)
     last_block  ours, all but the last block, the final norm and the head frozen
-    lora        ours, adapters of rank 8 alone
+    lora        ours, adapters of rank 8 alone (benchmarks/requirements.txt)
 
 Printed are medians over the rounds of tokens a second (from the median step, the first two aside),
 peak memory, both as ratios to ours, and the loss curves. Stock training mis-scales GPT-2's loss by
@@ -27,36 +28,86 @@ if __name__ == "__main__":
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-CONTENDERS = ("ours", "stock_bf16", "stock_fp32", "trl_bf16", "last_block", "lora")
+from benchmarks.fresh_process import measure_alone
+from toolkit.run.command import UserError, command
+
 OURS = ("ours", "last_block", "lora")
+CONTENDERS = ("ours", "stock_bf16", "stock_fp32", "trl_bf16", "last_block", "lora")
+SHAPES = {
+    "gpt2": {"n_positions": 1024},  # 124M parameters
+    "toy": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 300},
+}
+BLOCK_SIZE = {"gpt2": 256, "toy": 32}
+TEXT_ENTRIES = {"gpt2": 8192, "toy": 300}  # of the tokenizer that the text goes through
+WARM_UP = 2  # steps that are not timed
 OPTIONS = {
     "blocks": (4, "blocks a batch"),
-    "block_size": (256, "tokens a block"),
     "dropout": (0.1, "GPT-2's own is 0.1"),
     "steps": (12, "optimizer steps a round"),
     "rounds": (3, "rounds"),
 }
 
 
-def train(contender: str, options: argparse.Namespace) -> dict:
-    """Train in this process and return the seconds of each step, the losses and the peak memory."""
+def train(contender: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train in this process and return tokens a second, the losses and the peak memory."""
     import torch
-    from datasets import Dataset
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, set_seed
+    from transformers import set_seed
 
-    from create_dataset import collate
-    from toolkit.model.gpt2 import take_over
-    from toolkit.model.trainable import add_adapters, plain_model, train_last_blocks
+    from toolkit.model.trainable import plain_model
     from toolkit.training.compute_rate import matrix_product_rate, training_operations_per_token
-    from toolkit.training.memory import keep_freed_memory, peak_memory_bytes
-    from toolkit.training.trainer import PipelineTrainer
+    from toolkit.training.memory import peak_memory_bytes
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rate = matrix_product_rate(device, "bf16")
+    set_seed(1)
+    model = make_model(contender, options)
+    operations = training_operations_per_token(plain_model(model), options.block_size)
+    clock = make_clock()
+    with tempfile.TemporaryDirectory() as folder:
+        make = make_trl_trainer if contender == "trl_bf16" else make_trainer
+        trainer = make(contender, model, options, Path(folder))
+        trainer.add_callback(clock)
+        trainer.train()
+    step = statistics.median(clock.seconds[WARM_UP:])
+    tokens_per_second = options.blocks * options.block_size / step
+    return {
+        "tokens_per_second": tokens_per_second,
+        "utilization": tokens_per_second * operations / rate,
+        "rate": rate,
+        "losses": clock.losses,
+        "peak_bytes": peak_memory_bytes(),
+    }
+
+
+def make_model(contender: str, options: argparse.Namespace) -> Any:
+    """Return the model with random weights, as the contender trains it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from toolkit.model.gpt2 import take_over
+    from toolkit.model.trainable import add_adapters, train_last_blocks
+
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)
+    shape = SHAPES[options.shape]
+    if "vocab_size" in shape:  # 50256, the library's default, is no entry of this one
+        shape = {**shape, "bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(**shape, **rates))
+    model.loss_type, model.config.use_cache = "ForCausalLM", False
+    if contender in OURS:
+        model = take_over(model)
+    if contender == "last_block":
+        return train_last_blocks(model, 1)
+    return add_adapters(model, 8) if contender == "lora" else model
+
+
+def make_clock() -> Any:
+    """Return a callback that keeps the `seconds` of each step and the `losses` of the log."""
+    import torch
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def __init__(self):
@@ -74,22 +125,15 @@ def train(contender: str, options: argparse.Namespace) -> dict:
             if "loss" in logs:
                 self.losses.append(float(logs["loss"]))
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rate = matrix_product_rate(device, "bf16")
-    set_seed(1)
-    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)
-    model = GPT2LMHeadModel(GPT2Config(**rates))
-    model.loss_type, model.config.use_cache = "ForCausalLM", False
-    if contender in OURS:
-        model = take_over(model)
-    if contender == "last_block":
-        model = train_last_blocks(model, 1)
-    elif contender == "lora":
-        model = add_adapters(model, 8)
-    operations = training_operations_per_token(plain_model(model), options.block_size)
-    blocks = Dataset.from_dict({"input_ids": text_blocks(options)}).with_format("numpy")
-    clock = Clock()
-    common = {
+    return Clock()
+
+
+def common_arguments(contender: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what all contenders are told alike."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
         "max_steps": options.steps,
         "per_device_train_batch_size": options.blocks,
         "learning_rate": 3e-4,
@@ -98,67 +142,85 @@ def train(contender: str, options: argparse.Namespace) -> dict:
         "report_to": "none",
         "disable_tqdm": True,
         "save_strategy": "no",
-        "use_cpu": device == "cpu",
-        "dataloader_pin_memory": device == "cuda",
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
         "bf16": contender.endswith("bf16"),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        if contender == "trl_bf16":
-            from trl import SFTConfig, SFTTrainer
-
-            arguments = SFTConfig(
-                folder,
-                **common,
-                max_length=None,
-                gradient_checkpointing=False,
-                dataset_kwargs={"skip_prepare_dataset": True},
-            )
-            rows = blocks.with_format(None)
-            trainer = SFTTrainer(
-                model, arguments, train_dataset=rows, processing_class=no_tokenizer()
-            )
-        else:
-            from transformers import TrainingArguments
-
-            arguments = TrainingArguments(folder, **common, remove_unused_columns=False)
-            made = {"args": arguments, "train_dataset": blocks, "data_collator": collate}
-            if contender in OURS:
-                keep_freed_memory()
-                step = options.blocks * options.block_size
-                plan = {"tokens_per_step": step, "tokens_per_epoch": step, "steps_per_epoch": 1}
-                plan["steps"] = options.steps
-                own = {"history_path": Path(folder) / "log.jsonl", "precision": "bf16"}
-                plan |= {"eval_steps": 1, "tokens_per_validation": 0}
-                plan["operations_per_token"] = operations
-                trainer = PipelineTrainer(model, **made, **own, plan=plan)
-            else:
-                trainer = Trainer(model, **made)
-        trainer.add_callback(clock)
-        trainer.train()
-    step = statistics.median(clock.seconds[2:])
-    return {
-        "tokens_per_second": options.blocks * options.block_size / step,
-        "utilization": options.blocks * options.block_size / step * operations / rate,
-        "rate": rate,
-        "losses": clock.losses,
-        "peak_bytes": peak_memory_bytes(),
-    }
 
 
-def text_blocks(options: argparse.Namespace) -> list[list[int]]:
+def make_trainer(contender: str, model: Any, options: argparse.Namespace, folder: Path) -> Any:
+    """Return this pipeline's Trainer around the model, or the library's."""
+    from transformers import Trainer, TrainingArguments
+
+    from toolkit.blocks.collator import collate
+    from toolkit.training.memory import keep_freed_memory
+    from toolkit.training.trainer import PipelineTrainer
+
+    common = common_arguments(contender, options)
+    arguments = TrainingArguments(str(folder), **common, remove_unused_columns=False)
+    made = {"args": arguments, "train_dataset": make_blocks(options), "data_collator": collate}
+    if contender not in OURS:
+        return Trainer(model, **made)
+    keep_freed_memory()
+    own = {"history_path": folder / "log.jsonl", "precision": "bf16"}
+    return PipelineTrainer(model, **made, **own, plan=make_plan(model, options))
+
+
+def make_plan(model: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Return step 6's plan for this training: one epoch, a validation block that nobody scores."""
+    from configure_trainer import TrainerOptions
+    from toolkit.model.trainable import plain_model
+    from toolkit.training.compute_rate import training_operations_per_token
+    from toolkit.training.plan import FROM_SCRATCH, plan_training
+
+    asked = TrainerOptions(
+        max_steps=options.steps,
+        per_device_train_batch_size=options.blocks,
+        eval_steps=options.steps,
+        logging_steps=1,
+    )
+    blocks = {"train": options.steps * options.blocks, "validation": 1}
+    operations = training_operations_per_token(plain_model(model), options.block_size)
+    plan = plan_training(vars(asked), blocks, options.block_size, FROM_SCRATCH)
+    return {"operations_per_token": operations, **plan}
+
+
+def make_trl_trainer(contender: str, model: Any, options: argparse.Namespace, folder: Path) -> Any:
+    """Return TRL's trainer around the model, its own preparation of texts left out."""
+    try:
+        from trl import SFTConfig, SFTTrainer
+    except ImportError:
+        raise UserError(
+            "trl_bf16 needs TRL; run: python3 -m pip install -r benchmarks/requirements.txt"
+        ) from None
+    arguments = SFTConfig(
+        str(folder),
+        **common_arguments(contender, options),
+        max_length=None,
+        gradient_checkpointing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    rows = make_blocks(options).with_format(None)
+    return SFTTrainer(model, arguments, train_dataset=rows, processing_class=no_tokenizer())
+
+
+def make_blocks(options: argparse.Namespace) -> Any:
     """Return blocks of the bundled text, tokenized by a tokenizer trained on it, over and over."""
-    from toolkit.corpus.sources import PLAIN, read_corpus
+    from datasets import Dataset
+
+    from toolkit.corpus.sources import Reading, read_corpus
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
-    texts = [d.text for d in read_corpus(["data/keepers_log"], PLAIN, "corpus")["train"]]
-    tokenizer = train_byte_level_bpe(texts, 8192, 1024)
+    texts = [d.text for d in read_corpus(["data/keepers_log"], Reading(), "corpus")["train"]]
+    tokenizer = train_byte_level_bpe(texts, TEXT_ENTRIES[options.shape], 1024)
     ids = [token for text in texts for token in tokenizer(text)["input_ids"]]
     size, wanted = options.block_size, options.blocks * options.steps
     ids *= -(-wanted * size // len(ids))
-    return [ids[start * size : (start + 1) * size] for start in range(wanted)]
+    rows = [ids[start * size : (start + 1) * size] for start in range(wanted)]
+    return Dataset.from_dict({"input_ids": rows}).with_format("numpy")
 
 
-def no_tokenizer():
+def no_tokenizer() -> Any:
     """Return a tokenizer for SFTTrainer, which asks for one and has nothing to tokenize here."""
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
@@ -167,24 +229,43 @@ def no_tokenizer():
     return tokenizer
 
 
-def measure(contender: str, options: argparse.Namespace) -> dict:
-    flags = [word for name in OPTIONS for word in (f"--{name}", str(getattr(options, name)))]
-    words = [sys.executable, __file__, "--only", contender, *flags]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=PROJECT)
-    if done.returncode:
-        sys.exit(f"{contender}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(contender: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train in a process of its own."""
+    names = ("shape", "block_size", *OPTIONS)
+    flags = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+    return measure_alone(__file__, "--only", contender, *flags)
 
 
-def main() -> None:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the flags. Raises UserError for what cannot be measured."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS[:3])
+    parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="toy: to try this script")
+    parser.add_argument("--block_size", type=int, help="tokens a block (default: 256; toy: 32)")
     for name, (value, help_text) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=help_text)
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    options.block_size = options.block_size or BLOCK_SIZE[options.shape]
+    positions = SHAPES[options.shape]["n_positions"]
+    if options.block_size > positions:
+        raise UserError(
+            f"--block_size {options.block_size} is more than the {positions} positions "
+            f"of --shape {options.shape}"
+        )
+    if options.steps <= WARM_UP:
+        raise UserError(
+            f"--steps must be above {WARM_UP}, got {options.steps}: the first {WARM_UP} are not "
+            "timed"
+        )
+    return options
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
     if options.only:
         print(json.dumps(train(options.only, options)))
         return
@@ -192,6 +273,11 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, results in rounds.items():
             results.append(measure(name, options))
+    show(rounds, options)
+
+
+def show(rounds: dict[str, list[dict]], options: argparse.Namespace) -> None:
+    """Print the table of medians, and the losses of each contender's first round."""
     medians = {
         name: {
             key: statistics.median(r[key] for r in results) for key in results[0] if key != "losses"
@@ -199,8 +285,9 @@ def main() -> None:
         for name, results in rounds.items()
     }
     ours = medians["ours"] if "ours" in medians else next(iter(medians.values()))
+    model = "GPT-2 124M" if options.shape == "gpt2" else f"a {options.shape} GPT-2"
     print(
-        f"GPT-2 124M, {options.blocks} x {options.block_size} tokens, dropout {options.dropout}, "
+        f"{model}, {options.blocks} x {options.block_size} tokens, dropout {options.dropout}, "
         f"{options.steps} steps, median of {options.rounds} rounds; "
         f"bf16 matrix products: {ours['rate'] / 1e9:,.0f} GFLOP/s"
     )
