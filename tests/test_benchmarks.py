@@ -231,3 +231,12 @@ def test_every_script_is_printed_and_no_document_was_overlooked():
     told = " ".join(line for where, line in PRINTED if where == "benchmarks/README.md")
     assert scripts - {"fresh_process.py"} == set(re.findall(r"benchmarks/(\w+\.py)", told))
     assert {"docs/exercises.md", "docs/serving.md"} <= {where for where, _ in PRINTED}
+
+
+def test_startup_is_measured():
+    heading, line, *rows = printed_by("startup", "--rounds", 1, "--only", "generate.py --")
+    assert heading == "| command | here |" and line == "|---|---|"
+    assert [row.split("`")[1] for row in rows] == [
+        *("generate.py --help", "generate.py --sede 3", "generate.py --top_p 3")
+    ]
+    assert all(len(row.split("|")) == 4 and float(row.split("|")[2]) < 60 for row in rows)
