@@ -310,7 +310,7 @@ def source_text() -> torch.Tensor:
     tokenizer = transformers.AutoTokenizer.from_pretrained(PROJECT / "data/gpt2-mini")
     text = "".join(path.read_text() for path in sorted(Path(PROJECT, "toolkit").rglob("*.py"))[:12])
     ids = tokenizer(text)["input_ids"]
-    return torch.tensor(ids[: 4 * 256 * 4]).view(4, 4, 256)
+    return torch.tensor(ids[: 4 * 4 * 64]).view(4, 4, 64)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -18,6 +18,7 @@ import train_model
 import train_test_split
 from tests.conftest import PROJECT, STEP_FILES, chain_main, shell
 from toolkit.run.run_directory import RunDirectory
+from toolkit.training.checkpoints import what_is_broken
 
 LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),
@@ -341,7 +342,7 @@ def finish(process):
 
 def wait_for_checkpoint(run, process):
     deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/checkpoint-*/trainer_state.json")):
+    while all(map(what_is_broken, run.glob("checkpoints/checkpoint-*"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
