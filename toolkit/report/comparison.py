@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from toolkit.report.plots import SERIES, finish, save_figure
 from toolkit.run.command import UserError
 from toolkit.run.console import aligned
+from toolkit.run.lazily import lazily
 from toolkit.run.steps import STEPS
 from toolkit.training.log_history import LOG, read_log
 
-MARKERS = "os^Dvp*"
+with lazily():
+    from toolkit.report.plots import draw_overlay, save_figure
+
 NOT_KNOWN = "-"
 OUTCOMES = {  # what is compared of the results: title, step, keys, how it is written
     "parameters trained": ("configure_trainer", ("results", "trainable_parameters"), ",d"),
@@ -74,25 +74,6 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"--compare: {path} cannot be read ({error})") from None
         records[step] = record
     return records
-
-
-def draw_overlay(histories: dict[str, list[dict[str, float]]]) -> Figure:
-    """Return validation and training loss of all runs, a colour and a marker a run."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, title in zip(
-        panels, ("eval_loss", "loss"), ("Validation loss", "Training loss"), strict=True
-    ):
-        for number, (folder, history) in enumerate(histories.items()):
-            points = [(entry["step"], entry[key]) for entry in history if key in entry]
-            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": folder}
-            if key == "eval_loss":
-                style["marker"] = MARKERS[number % len(MARKERS)]
-            axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
-        axes.set_title(f"{title} (nats per token)", loc="left")
-        finish(axes)
-    panels[0].legend(frameon=False)
-    return figure
 
 
 def different_options(runs: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:

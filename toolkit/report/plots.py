@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa4499"
 INK = "#222222"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#e69f00", "#56b4e9", "#666666")
+MARKERS = "os^Dvp*"
 FONT_SIZE = 11  # still read when the picture is shown at half its size
 
 Entries = list[dict[str, float]]
@@ -153,6 +154,25 @@ def draw_alone(draw: Panel, story: Story) -> str:
     draw(axes, story)
     finish(axes, draw)
     return as_svg(figure)
+
+
+def draw_overlay(histories: dict[str, Entries]) -> Figure:
+    """Return validation and training loss of all runs, a colour and a marker a run."""
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, title in zip(
+        panels, ("eval_loss", "loss"), ("Validation loss", "Training loss"), strict=True
+    ):
+        for number, (folder, history) in enumerate(histories.items()):
+            points = [(entry["step"], entry[key]) for entry in history if key in entry]
+            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": folder}
+            if key == "eval_loss":
+                style["marker"] = MARKERS[number % len(MARKERS)]
+            axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
+        axes.set_title(f"{title} (nats per token)", loc="left")
+        finish(axes)
+    panels[0].legend(frameon=False)
+    return figure
 
 
 def finish(axes: Axes, draw: Panel | None = None) -> None:
