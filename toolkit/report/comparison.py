@@ -1,5 +1,7 @@
 """Several runs side by side: their curves in one picture, and a table of what differs."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any
