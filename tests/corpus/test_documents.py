@@ -29,7 +29,9 @@ from toolkit.corpus.sources import Document, Reading, read_corpus
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
 from toolkit.corpus.tokenizing import spans_of, tokenize
 from toolkit.model.gpt2 import open_tokenizer
+from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
+from toolkit.writing.sampling import all_prompt_ids
 from train_test_split import read_splits
 
 WIKITEXT = """ = First = \n \n Text of the first . \n \n = = Early life = = \n \n More = of it .
@@ -189,6 +191,28 @@ def test_parquet_arrow_and_saved_datasets_give_the_same_documents(tmp_path):
     assert set(read_corpus([str(tmp_path / "both")], Reading(), "--corpus")) == {"train", "test"}
 
 
+def test_a_datasets_splits_are_used_by_name_and_the_rest_is_said(tmp_path):
+    def notes_of(*names):
+        folder = tmp_path / "-".join(names)
+        DatasetDict({name: Dataset.from_dict({"text": [name]}) for name in names}).save_to_disk(
+            folder
+        )
+        notes = []
+        splits = read_corpus([str(folder)], Reading(note=notes.append), "--corpus")
+        return {split: [d.text for d in texts] for split, texts in splits.items()}, notes[0]
+
+    assert notes_of("test") == (
+        {"train": ["test"]},
+        "its only split, test, is cut into train, validation and test",
+    )
+    assert notes_of("train", "dev", "valid", "extra") == (
+        {"train": ["train"], "validation": ["dev"]},
+        "splits that are not read: valid, extra",
+    )
+    with pytest.raises(UserError, match="has no train split, only validation, test; save the rows"):
+        notes_of("validation", "test")
+
+
 @pytest.mark.parametrize(
     "suffix, pack_up",
     [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.compress)],
@@ -267,6 +291,16 @@ def test_the_account_of_tokenizing_adds_up(tokenizer, tmp_path):
     assert tokenizer.decode(ids[1]) == "two words<|endoftext|>"
     assert dataset["name"][:] == ["0", "2", "4"]
     assert dataset.features["input_ids"].feature.dtype == "uint16"
+
+
+def test_the_name_of_end_of_text_is_text_within_a_document_a_prompt_and_a_request(tokenizer):
+    text, end = "the <|endoftext|> token", tokenizer.eos_token_id
+    (ids,), _ = tokenize([Document("x", text)], tokenizer)
+    assert ids[-1] == end and end not in ids[:-1] and tokenizer.decode(ids[:-1]) == text
+    assert all_prompt_ids(text, tokenizer) == ids[:-1].tolist()
+    assert tokenizer.backend_tokenizer.encode(text).ids.count(end) == 1  # as others read it
+    (ids,), _ = tokenize([Document("x", "plain text")], tokenizer)
+    assert ids[:-1].tolist() == tokenizer.backend_tokenizer.encode("plain text").ids
 
 
 # From token ids to splits and blocks

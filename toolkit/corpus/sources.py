@@ -98,14 +98,31 @@ def find_sources(names: list[str], reading: Reading, flag: str) -> dict[str, lis
         files = find_files(names, flag)
         read = partial(file_documents, alone=len(files) == 1, reading=reading, flag=flag)
         return {"train": [Source(str(file), partial(read, file)) for file in files]}
-    if "train" not in saved:
-        raise UserError(f"{flag} {names[0]}: has no train split, only {', '.join(saved)}")
     where = f"{flag} {names[0]}"
     return {
-        SPLITS[name]: dataset_sources(dataset, name, reading, where)
-        for name, dataset in saved.items()
-        if name in SPLITS
+        split: dataset_sources(saved[name], name, reading, where)
+        for split, name in own_splits(list(saved), where, reading.note).items()
     }
+
+
+def own_splits(names: list[str], where: str, note: Note) -> dict[str, str]:
+    """Return which of a dataset's splits is train, and which validation and test if it has them."""
+    if len(names) == 1:
+        if names != ["train"]:
+            note(f"its only split, {names[0]}, is cut into train, validation and test")
+        return {"train": names[0]}
+    own: dict[str, str] = {}
+    for name in names:
+        own.setdefault(SPLITS.get(name, ""), name)
+    own.pop("", None)
+    if "train" not in own:
+        raise UserError(
+            f"{where}: has no train split, only {', '.join(names)}; save the rows to train on as a "
+            "file, and give that"
+        )
+    if unused := [name for name in names if name not in own.values()]:
+        note(f"splits that are not read: {', '.join(unused)}")
+    return own
 
 
 def dataset_sources(
@@ -128,7 +145,10 @@ def dataset_sources(
 def dataset_documents(
     dataset: datasets.Dataset | datasets.IterableDataset, name: str, reading: Reading, where: str
 ) -> Iterator[Document]:
-    return row_documents(dataset_rows(dataset, reading.columns, where), name, reading.rows)
+    rows = dataset_rows(
+        dataset, reading.columns, where, lambda text: reading.note(f"{name}: {text}")
+    )
+    return without_marks(row_documents(rows, name, reading.rows), name, reading.note)
 
 
 def saved_dataset(names: list[str], reading: Reading, flag: str) -> HubSplits | None:

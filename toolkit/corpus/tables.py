@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from toolkit.corpus.columns import Columns, Table, find_columns
+from toolkit.corpus.cutting import Note
 from toolkit.corpus.delimited import open_delimited
 from toolkit.corpus.files import COMPRESSED, DAMAGED, suffix_of
 from toolkit.corpus.json_rows import open_json
@@ -32,7 +33,7 @@ def read_rows(
     encoding: str,
     flag: str,
     streaming: bool,
-    note: Callable[[str], None],
+    note: Note,
 ) -> Rows:
     """Yield (text,) or (prompt, completion) for each row of a table file, few rows in memory.
 
@@ -49,11 +50,7 @@ def read_rows(
         else:
             table = open_parquet(path) if suffix == ".parquet" else open_arrow(path)
         names = find_columns(table, columns, where)
-        said = [
-            *filter(None, [table.taken]),
-            f"column{'s' * (len(names) > 1)} {' and '.join(names)}",
-        ]
-        note(f"{path.name}: {', '.join(said)}")
+        note(f"{path.name}: {taken(table, names)}")
         yield from map(tidy, table.rows(names))
     except UNREADABLE as error:
         raise UserError(
@@ -81,7 +78,10 @@ def open_arrow(path: Path) -> Table:
 
 
 def dataset_rows(
-    dataset: datasets.Dataset | datasets.IterableDataset, columns: Columns, where: str
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    columns: Columns,
+    where: str,
+    note: Note = lambda text: None,
 ) -> Rows:
     """Yield (text,) or (prompt, completion) for each row of a dataset, here or on the Hub."""
     try:
@@ -93,8 +93,11 @@ def dataset_rows(
         def batches(names: list[str]) -> Iterable[pa.Table]:
             return dataset.select_columns(names).with_format("arrow").iter(ROWS_AT_ONCE)
 
-        table = typed_table(schema, batches)
-        yield from map(tidy, table.rows(find_columns(table, columns, where)))
+        known = isinstance(dataset, datasets.Dataset)
+        table = typed_table(schema, batches, count(len(dataset), "row") if known else "")
+        names = find_columns(table, columns, where)
+        note(taken(table, names))
+        yield from map(tidy, table.rows(names))
     except UNREADABLE as error:
         raise UserError(
             f"{where}: broke off ({first_line(deepest(error))}); run it again"
@@ -118,6 +121,12 @@ def typed_table(
     refused = {f.name: str(f.type) for f in schema if inner(f.type) not in TEXT_TYPES}
     texts = [f.name for f in schema if f.name not in refused and not pa.types.is_null(f.type)]
     return Table(schema.names, texts, rows, taken, refused=refused)
+
+
+def taken(table: Table, names: list[str]) -> str:
+    """Return how a table was read, in words: 200 rows, separator ';', column text."""
+    columns = f"column{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+    return f"{table.taken}, {columns}" if table.taken else columns
 
 
 def tidy(row: tuple[str | None, ...]) -> tuple[str, ...]:
