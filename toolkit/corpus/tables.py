@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 from toolkit.corpus.columns import Columns, Table, find_columns
 from toolkit.corpus.cutting import Note
 from toolkit.corpus.delimited import open_delimited
-from toolkit.corpus.files import COMPRESSED, DAMAGED, suffix_of
+from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, suffix_of
 from toolkit.corpus.json_rows import open_json
 from toolkit.run.command import UserError, first_line
 from toolkit.run.console import count
@@ -131,9 +131,15 @@ def taken(table: Table, names: list[str]) -> str:
 
 def tidy(row: tuple[str | None, ...]) -> tuple[str, ...]:
     """Return cells with line ends as in text files, and nothing where there is none."""
-    return tuple(
-        (cell or "").replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "") for cell in row
-    )
+    return tuple(map(tidied, row))
+
+
+def tidied(cell: str | None) -> str:
+    if cell is None:
+        return ""
+    if "\r" in cell:
+        cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return cell.replace(MARK, "") if MARK in cell else cell
 
 
 def deepest(error: BaseException) -> BaseException:
