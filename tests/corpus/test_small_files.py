@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+import create_dataset
+from tests.conftest import shell
 from tests.corpus.reading import read_documents, read_examples
 from toolkit.run.command import UserError
 
@@ -319,3 +321,24 @@ def test_what_was_taken_is_said(case, tmp_path):
     name, content, flags, notes = NOTES[case]
     (tmp_path / name).write_text(content)
     assert read_documents(tmp_path / name, **flags)[1] == notes
+
+
+def test_step_4_prints_what_was_taken_and_needs_no_home(run_copy, tmp_path):
+    (tmp_path / "x.csv").write_text("id;text\n" + "".join(f"{n};Entry {n}.\n" for n in range(9)))
+    words = ["create_dataset.py", "--run_dir", str(run_copy), "--corpus", str(tmp_path / "x.csv")]
+    done = shell(*words, HOME="/proc/no home", HF_HOME="/proc/no home", XDG_CACHE_HOME="/proc/none")
+    note = "x.csv: 9 rows, separator ';', column text"
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.startswith(f"[4/10] {note}\n[4/10] 9 documents, ")
+    record = json.loads((run_copy / "create_dataset.json").read_text())
+    assert record["results"]["notes"] == [note]
+
+
+def test_of_many_notes_some_are_printed_and_all_recorded(run_copy, tmp_path, capsys):
+    for number in range(9):
+        (tmp_path / f"{number}.csv").write_text("text\na, b\n")
+    create_dataset.main(["--run_dir", str(run_copy), "--corpus", str(tmp_path / "*.csv")])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 8 and printed[6] == "[4/10] ... and 3 more notes, in the record"
+    record = json.loads((run_copy / "create_dataset.json").read_text())
+    assert len(record["results"]["notes"]) == 9
