@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+import zstandard
 
 import create_dataset
 from tests.conftest import shell
@@ -133,6 +134,9 @@ READ = {
     "utf-16 without a mark": ("x.txt", "ab".encode("utf-16-le"), {"encoding": "utf-16-le"}, ["ab"]),
     "marks where files were joined": ("x.txt", "\ufeffa\n\ufeffb", {}, ["a\nb"]),
     "compressed": ("x.csv.gz", gzip.compress(b"id,text\n1,a\n"), {}, ["a"]),
+    "compressed in two frames": (
+        *("x.txt.zst", zstandard.compress(b"a\n") + zstandard.compress(b"b"), {}, ["a\nb"]),
+    ),
     # The end-of-text token's own text
     "end of text between": ("x.txt", "a\n\nb<|endoftext|>c<|endoftext|>\n", {}, ["a\n\nb", "c"]),
     "start and end of text": (

@@ -57,7 +57,7 @@ def find_columns(table: Table, columns: Columns, where: str) -> list[str]:
             raise UserError(f"{where}: {flag} {name} holds {table.refused[name]}, not text")
     if columns.asked():
         return list(columns.asked().values())
-    if "text" in table.texts:
+    if "text" in table.names and "text" not in table.refused:
         return ["text"]
     if table.doubt:
         raise UserError(

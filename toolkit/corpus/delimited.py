@@ -201,6 +201,6 @@ def open_delimited(path: Path, encoding: str, flag: str, streaming: bool) -> Tab
         except Irregular as error:  # of a stream, whose rows were not all looked at
             raise UserError(f"{flag} {path}: {error}") from None
 
-    texts = [n for place, n in enumerate(names) if place not in account.numbers or n == "text"]
+    texts = [name for place, name in enumerate(names) if place not in account.numbers]
     doubt = "" if looks_like_names(names) else "its first row does not look like columns' names"
     return Table(names, names if len(names) == 1 else texts, rows, taken, doubt)

@@ -8,7 +8,8 @@ import itertools
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import zstandard
@@ -20,7 +21,7 @@ TABLES = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"}
 TEXTS = {".txt", ".md"}
 NEVER_TEXT = {".pdf", ".doc", ".docx", ".epub", ".zip", ".tar", ".bz2", ".7z", ".html", ".htm"}
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
-COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
+COMPRESSED = {".gz": gzip.open, ".xz": lzma.open, ".zst": open}  # see `unpack_zst`
 READ_AT_ONCE = 1 << 20  # bytes
 MARK = "\ufeff"  # byte-order mark; within a text it shows where files were joined
 MARKS = {  # how a file begins that has a mark -> its encoding
@@ -121,7 +122,7 @@ def read_chunks(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]
 def of_zero_bytes(block: bytes, first: int, offset: int) -> str:
     """Return what a text with zero bytes may be. `first`: where in the block; `offset`: its own."""
     odd, even = block[1::2].count(0), block[::2].count(0)
-    if max(odd, even) > len(block) / 8 and min(odd, even) * 8 < max(odd, even):
+    if max(odd, even) > max(1, len(block) / 40) and min(odd, even) == 0:
         little = (odd > even) == (offset % 2 == 0)
         ending = "le" if little else "be"
         return f"looks like UTF-16 without its mark; give --encoding utf-16-{ending}"
@@ -132,13 +133,27 @@ def read_bytes(path: Path, flag: str) -> Iterator[bytes]:
     """Yield a file's content, decompressed, in blocks; an empty block marks the end."""
     try:
         with COMPRESSED.get(path.suffix.lower(), open)(path, "rb") as file:
-            while block := file.read(READ_AT_ONCE):
-                yield block
+            blocks = iter(partial(file.read, READ_AT_ONCE), b"")
+            yield from unpack_zst(blocks) if path.suffix.lower() == ".zst" else blocks
             yield b""
     except DAMAGED as error:
         raise UserError(f"{flag} {path}: is cut short or damaged ({error})") from None
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot be read ({error.strerror or error})") from None
+
+
+def unpack_zst(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what is in frames of Zstandard. Unlike the library's own file, refuses a cut one."""
+    frame = None
+    for block in blocks:
+        while block:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            if data := frame.decompress(block):
+                yield data
+            block = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame:
+        raise zstandard.ZstdError("its last frame does not end")
 
 
 def where_undecodable(

@@ -103,7 +103,7 @@ def as_table(records: Records, where: str, most: int | None) -> Table:
     fields = list(dict.fromkeys(inner.values()))
     return Table(
         names=[*inner, *(name for name in kinds if name not in fields)],
-        texts=[name for name in texts if name == "text" or not inner],
+        texts=[] if inner else texts,
         rows=rows,
         taken="one object" if inner else "" if most else count(number, "row"),
         hint=f"its rows stand in {' and '.join(fields)}" if fields else "",
