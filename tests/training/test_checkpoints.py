@@ -6,8 +6,14 @@ import shutil
 
 import pytest
 
+import train_model
+from tests.conftest import chain_main
+from tests.training.test_training import trainer_for
 from toolkit.run.command import UserError
+from toolkit.run.run_directory import RunDirectory
 from toolkit.training.checkpoints import find_checkpoint, what_is_broken
+from toolkit.training.log_history import read_log
+from toolkit.training.trainer import PipelineTrainer
 
 
 @pytest.fixture
@@ -80,3 +86,34 @@ def test_checkpoints_of_another_configuration_are_not_gone_on_from(folder):
 def test_a_named_checkpoint_is_taken_whatever_it_was_made_for(folder, tmp_path):
     named = folder / "checkpoint-6"
     assert find_checkpoint(tmp_path / "new", "another", str(named)) == named
+
+
+def test_a_training_that_had_ended_is_not_trained_on(run_copy, monkeypatch, capsys):
+    """Only what is made of it is made again: the library's Trainer would take a step more."""
+    before = json.loads((run_copy / "train_model.json").read_text())
+    history = read_log(run_copy)
+    shutil.rmtree(run_copy / "model")
+    (run_copy / "log_history.jsonl").unlink()
+    monkeypatch.setattr(PipelineTrainer, "train", None)
+    train_model.main(["--run_dir", str(run_copy)])
+    after = json.loads((run_copy / "train_model.json").read_text())
+    assert after["results"] == before["results"]  # the hashes of the weights among them
+    assert read_log(run_copy) == history
+    assert " at 0 tokens/s" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("patience, ended", [(1, True), (2, True), (3, False), (None, False)])
+def test_a_training_that_had_stopped_early_has_ended(finished, tmp_path, patience, ended):
+    run = RunDirectory(finished.path, 7, "cpu", "fp32")
+    trainer = trainer_for(run, tmp_path, early_stopping_patience=patience, max_steps=99)
+    losses = [{"eval_loss": loss, "step": n} for n, loss in enumerate([3.0, 2.0, 2.5, 2.1])]
+    state = {"global_step": 4, "log_history": losses}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    assert trainer.take_over_ended(tmp_path) == ended
+
+
+def test_force_begins_anew(run_copy, all_flags):
+    words = [*all_flags, "--run_dir", str(run_copy), "--from_step", "7", "--to_step", "7"]
+    chain_main(*words, "--force")
+    record = json.loads((run_copy / "train_model.json").read_text())
+    assert record["measured"]["resumed_from"] is None

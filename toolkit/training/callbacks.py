@@ -73,9 +73,12 @@ class EarlyStopping(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        control.should_training_stop |= self.is_over(state)
+
+    def is_over(self, state: TrainerState) -> bool:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
-            control.should_training_stop = True
+        since_best = len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        return since_best >= self.patience
 
 
 class KeepBestAndLast(TrainerCallback):
@@ -146,7 +149,10 @@ class LogHistory(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.path.write_text("".join(as_line(entry) for entry in state.log_history))
+            self.write(state)
+
+    def write(self, state: TrainerState) -> None:
+        self.path.write_text("".join(as_line(entry) for entry in state.log_history))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

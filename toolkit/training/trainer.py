@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
 
 from toolkit.model.kernels import choose_kernels
 from toolkit.model.library_internals import not_missing_in_checkpoints
@@ -60,6 +60,7 @@ class PipelineTrainer(Trainer):
         if compiled:
             model.transformer.compile()
         self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
+        self.log_file, self.early_stopping = LogHistory(history_path), None
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         for callback in (
@@ -70,14 +71,29 @@ class PipelineTrainer(Trainer):
             Forecast(self.stopwatch, plan),
             KeepBestAndLast(),
             TrainingBar(),
-            LogHistory(history_path),
+            self.log_file,
         ):
             self.add_callback(callback)
         if patience:
-            self.add_callback(EarlyStopping(patience))
+            self.early_stopping = EarlyStopping(patience)
+            self.add_callback(self.early_stopping)
         # Before all others, trackers among them, so that they see what it adds to the log.
         speedometer = Speedometer(self.stopwatch, plan, device, precision)
         self.callback_handler.callbacks.insert(0, speedometer)
+
+    def take_over_ended(self, checkpoint: Path) -> bool:
+        """Tell whether training had ended at a checkpoint, and if so take over its state.
+
+        Trained on from there, the library's Trainer takes a step more.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        stopped = self.early_stopping is not None and self.early_stopping.is_over(state)
+        if state.global_step < self.args.max_steps and not stopped:
+            return False
+        self.state = state
+        if self.is_world_process_zero():
+            self.log_file.write(state)
+        return True
 
     def compute_loss(
         self,
