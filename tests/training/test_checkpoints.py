@@ -91,14 +91,14 @@ def test_a_named_checkpoint_is_taken_whatever_it_was_made_for(folder, tmp_path):
 def test_a_training_that_had_ended_is_not_trained_on(run_copy, monkeypatch, capsys):
     """Only what is made of it is made again: the library's Trainer would take a step more."""
     before = json.loads((run_copy / "train_model.json").read_text())
-    history = read_log(run_copy)
+    history = read_log(run_copy / "log_history.jsonl")
     shutil.rmtree(run_copy / "model")
     (run_copy / "log_history.jsonl").unlink()
     monkeypatch.setattr(PipelineTrainer, "train", None)
     train_model.main(["--run_dir", str(run_copy)])
     after = json.loads((run_copy / "train_model.json").read_text())
     assert after["results"] == before["results"]  # the hashes of the weights among them
-    assert read_log(run_copy) == history
+    assert read_log(run_copy / "log_history.jsonl") == history
     assert " at 0 tokens/s" not in capsys.readouterr().out
 
 
