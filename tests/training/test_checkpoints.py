@@ -98,7 +98,7 @@ def test_a_training_that_had_ended_is_not_trained_on(run_copy, monkeypatch, caps
     train_model.main(["--run_dir", str(run_copy)])
     after = json.loads((run_copy / "train_model.json").read_text())
     assert after["results"] == before["results"]  # the hashes of the weights among them
-    assert read_log(run_copy / "log_history.jsonl") == history
+    assert read_log(run_copy / "log_history.jsonl") == history[:-1]  # but for the library's totals
     assert " at 0 tokens/s" not in capsys.readouterr().out
 
 
