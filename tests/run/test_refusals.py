@@ -153,6 +153,10 @@ BAD_VALUES = [
     ("configure_trainer", "--trainer optim=sgdd", "--trainer"),
     ("configure_trainer", "--trainer label_smoothing_factor=0.1", "not here: the losses here are"),
     ("configure_trainer", "--trainer save_strategy=no", "not here: what is trained is taken from"),
+    ("configure_trainer", "--trainer save_only_model=true", "not here: an interrupted training"),
+    ("configure_trainer", "--trainer push_to_hub=true", "take the runner's --push_to_hub"),
+    ("configure_trainer", "--trainer hub_token=abc", "--trainer hub_token=...: not here: log in"),
+    ("configure_trainer", "--trainer run_name=hf_abcdefghijklmnopqrst", "looks like a secret"),
     ("configure_trainer", "--trainer auto_find_batch_size=true", "--per_device_train_batch_size"),
     (
         "configure_trainer",
