@@ -112,6 +112,22 @@ def test_a_training_that_had_stopped_early_has_ended(finished, tmp_path, patienc
     assert trainer.take_over_ended(tmp_path) == ended
 
 
+def test_a_resumed_training_obeys_its_own_rate_decay_and_schedule(finished, tmp_path):
+    run = RunDirectory(finished.path, 7, "cpu", "fp32")
+    often = {"eval_steps": 2, "logging_steps": 1, "warmup_steps": 0}
+    first = {"learning_rate": 1e-3, "lr_scheduler_type": "constant", "weight_decay": 0.1}
+    trainer_for(run, tmp_path / "a", max_steps=2, **first, **often).train()
+    then = {"learning_rate": 1e-5, "lr_scheduler_type": "linear", "weight_decay": 0.3}
+    then["trainer"] = ["adam_beta1=0.8"]
+    resumed = trainer_for(run, tmp_path / "b", max_steps=4, **then, **often)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a/checkpoints/checkpoint-2"))
+    rates = {e["step"]: e["learning_rate"] for e in resumed.state.log_history if "loss" in e}
+    assert rates[2] == 1e-3 and rates[3] == pytest.approx(1e-5 * 2 / 4)
+    groups = resumed.optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert all(group["betas"] == (0.8, 0.999) for group in groups)
+
+
 def test_force_begins_anew(run_copy, all_flags):
     words = [*all_flags, "--run_dir", str(run_copy), "--from_step", "7", "--to_step", "7"]
     chain_main(*words, "--force")

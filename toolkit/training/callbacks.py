@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -18,6 +19,8 @@ from toolkit.run.command import UserError
 from toolkit.run.processes import any_process
 from toolkit.training.log_history import as_line
 
+SETTINGS = {"betas", "eps", "momentum"}  # of optimizers, but for rate and decay
+
 
 class RefreshCopies(TrainerCallback):
     """Let the copies of weights in the run's precision follow the weights."""
@@ -29,6 +32,39 @@ class RefreshCopies(TrainerCallback):
         self.kernels.refresh()
 
     on_train_begin = on_optimizer_step  # a checkpoint's weights may have come
+
+
+class ObeyThePlan(TrainerCallback):
+    """Train by this run's rate, decay and schedule where a checkpoint brought its own.
+
+    The library loads settings with an optimizer's state: with `--resume CHECKPOINT --learning_rate
+    1e-5` it would go on at the checkpoint's rate, while every record says 1e-5.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any,
+        lr_scheduler: Any,
+        **_: Any,
+    ) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps both
+        scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=True):
+            group |= {name: optimizer.defaults[name] for name in SETTINGS & group.keys()}
+            group["weight_decay"] = decay
+        if isinstance(scheduler, LambdaLR):
+            peaks = [args.learning_rate] * len(optimizer.param_groups)
+            rates = [
+                p * f(scheduler.last_epoch)
+                for p, f in zip(peaks, scheduler.lr_lambdas, strict=True)
+            ]
+            state_of_it = {**scheduler.state_dict(), "base_lrs": peaks, "_last_lr": rates}
+            scheduler.load_state_dict(state_of_it)
+            for group, peak, rate in zip(optimizer.param_groups, peaks, rates, strict=True):
+                group |= {"initial_lr": peak, "lr": rate}
 
 
 class StopWhenDiverged(TrainerCallback):

@@ -16,6 +16,7 @@ from toolkit.training.callbacks import (
     EarlyStopping,
     KeepBestAndLast,
     LogHistory,
+    ObeyThePlan,
     RefreshCopies,
     SaveOnSignal,
     StopWhenDiverged,
@@ -33,6 +34,7 @@ class PipelineTrainer(Trainer):
       evaluation averages the means of batches, holds full logits, and draws a random number, so
       that dropout differs afterwards.
     Everything that is added is a callback:
+    - `ObeyThePlan`: a checkpoint's state does not bring back the rate it was made with.
     - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
     - `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two): honest speeds.
     - `LogHistory`: the log as a file.
@@ -65,6 +67,7 @@ class PipelineTrainer(Trainer):
             self.remove_callback(stock)
         for callback in (
             RefreshCopies(self.kernels),
+            ObeyThePlan(),
             self.stopwatch,
             self.interruption,
             StopWhenDiverged(model.config.vocab_size),
