@@ -210,7 +210,7 @@ def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         yield Document(f"{path.name}:{number}", text)
     if separator == END_OF_TEXT:
         note(f"cut to documents at its {END_OF_TEXT}")
-    elif separator and number == 1:
+    elif separator and number == 1 and alone:
         shown = separator.replace("\n", "\\n")
         note(f"--document_separator '{shown}' does not occur in it: it is one document")
 
