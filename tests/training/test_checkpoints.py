@@ -81,6 +81,17 @@ def test_never_starts_anew(folder, owner):
 def test_checkpoints_of_another_configuration_are_not_gone_on_from(folder):
     assert find_checkpoint(folder, "another", "auto") is None
     assert json.loads((folder / "made_for.json").read_text()) == "another"
+    assert not list(folder.glob("checkpoint-*"))
+
+
+def test_a_stopped_training_of_another_configuration_is_set_aside(folder, capsys):
+    state = json.loads((folder / "checkpoint-10/trainer_state.json").read_text())
+    state["max_steps"] = 99
+    (folder / "checkpoint-10/trainer_state.json").write_text(json.dumps(state))
+    assert find_checkpoint(folder, "another", "auto") is None
+    aside = folder.with_name("checkpoints_stopped_at_10")
+    assert what_is_broken(aside / "checkpoint-10") is None
+    assert f"kept in {aside}; go on from it with --resume {aside}" in capsys.readouterr().out
 
 
 def test_a_named_checkpoint_is_taken_whatever_it_was_made_for(folder, tmp_path):
