@@ -117,8 +117,11 @@ def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
     if checkpoint and trainer.take_over_ended(checkpoint):
         return
     keep_freed_memory()
-    with out_of_memory_refused(trainer.args.per_device_train_batch_size):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        trainer.interruption.end()
 
 
 def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:

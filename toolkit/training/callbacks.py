@@ -159,8 +159,12 @@ class SaveOnSignal(TrainerCallback):
                 return
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+        self.end()
+
+    def end(self) -> None:
+        """Leave signals to whom they were before; a training that fails does not end itself."""
+        while self._earlier:
+            signal.signal(*self._earlier.popitem())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
