@@ -365,10 +365,10 @@ def test_a_fault_late_in_a_stream_ends_training_in_one_line(split, corpus, tmp_p
     late.write_text(json.dumps({"text": "fine"}) + "\n" + "not json\n")
     from toolkit.corpus.sources import Reading, find_sources
 
-    documents.find = partial(find_sources, [str(late)], Reading(), "--corpus")
+    documents.find = partial(find_sources, [str(late)], Reading(streaming=True), "--corpus")
     stream = read_splits(run)["train"]
     stream.documents = documents
-    with pytest.raises(UserError, match="late.jsonl: cannot be read as .jsonl"):
+    with pytest.raises(UserError, match="late.jsonl: line 2 is not JSON at column 1"):
         next(iter(stream))
 
 
