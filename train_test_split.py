@@ -99,7 +99,7 @@ def train_test_split(
             accounts = {"train": dict.fromkeys(accounts["test"]), **accounts}  # not known yet
             splits[HELD_OUT] = named_contents(documents)
         save_splits(splits, step.folder("splits"))
-        share, near = (None, {}) if streamed else compare_with_train(documents, parts)
+        share, near = (None, None) if streamed else compare_with_train(documents, parts)
         step.results |= {"block_size": size, "splits": accounts, "copies": copied}
         step.results |= {"near_copies": near, "test_13_token_windows_in_train": share}
         step.summary = summarize(step.results)
@@ -130,8 +130,8 @@ def summarize(results: dict[str, Any]) -> str:
     if dropped := sum(account["documents_dropped"] for account in copies):
         notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
     if kept := sum(account["short_copies_kept"] for account in copies):
-        notes.append(f"{kept:,} short ones that recur kept on both sides")
-    near = {k: account["documents"] for k, account in results["near_copies"].items()}
+        notes.append(f"{kept:,} short documents also stand in a held-out split")
+    near = {k: account["documents"] for k, account in (results["near_copies"] or {}).items()}
     if sum(near.values()):
         counted = " and ".join(f"{count:,} {name}" for name, count in near.items() if count)
         notes.append(f"{counted} documents share half or more of their 13-token windows with train")

@@ -7,7 +7,7 @@ import numpy as np
 from toolkit.blocks.window_hash import WINDOW, run_hashes
 
 TABLE_BITS = 27
-TOKENS_AT_ONCE = 1 << 20
+TOKENS_AT_ONCE = 1 << 17
 # Of a document's windows. A changed token takes 13 of them: half are left where every 26th token is
 # another, or where as much was added as there was.
 NEAR_COPY = 0.5
@@ -36,45 +36,50 @@ def windows_in_train(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return how many windows of each held-out document train has too, and how many it has in all.
 
-    By split two int64 arrays, an entry a document; a window is 13 tokens. Train's are looked up in
-    a bit table of the held-out ones first, so that nearly all of them cost one look. Memory is 16
-    MB and nine bytes a held-out token, for a moment sixteen.
+    By split two int64 arrays, an entry a document; a window is 13 tokens. Memory is 16 MB and nine
+    bytes a held-out token, for a moment twice that.
     """
     hashes = [part for documents in held_out.values() for part, _ in window_hashes(documents)]
-    known = np.concatenate([*hashes, np.empty(0, np.uint64)])
+    wanted = KnownHashes(np.concatenate([*hashes, np.empty(0, np.uint64)]))
     del hashes
-    known.sort()
-    found = found_in(train, known)
-    counts = {}
+    found = np.zeros(len(wanted.known), bool)
+    for part, _ in window_hashes(train):
+        found[wanted.find(part)[1]] = True
+    shared, counts = KnownHashes(wanted.known[found]), {}
     for name, documents in held_out.items():
         windows = np.zeros((2, len(documents)), np.int64)
         for part, owners in window_hashes(documents):
-            shared = found[np.searchsorted(known, part)]
-            for row, chosen in zip(windows, (owners[shared], owners), strict=True):
+            for row, chosen in zip(windows, (owners[shared.find(part)[0]], owners), strict=True):
                 row += np.bincount(chosen, minlength=len(documents))
         counts[name] = (windows[0], windows[1])
     return counts
 
 
-def found_in(train: Iterable[np.ndarray], known: np.ndarray) -> np.ndarray:
-    """Return which of the sorted hashes train's windows have too: of equal ones at the first."""
-    found, last = np.zeros(len(known), bool), len(known) - 1
-    if not len(known):
-        return found
-    table = np.zeros(1 << TABLE_BITS >> 3, np.uint8)
-    for start in range(0, len(known), TOKENS_AT_ONCE):
-        slots = slot(known[start : start + TOKENS_AT_ONCE])
-        np.bitwise_or.at(table, slots >> 3, np.left_shift(1, slots & 7).astype(np.uint8))
-    for hashes, _ in window_hashes(train):
-        slots = slot(hashes)
-        likely = hashes[(table[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1 == 1]
-        places = np.minimum(np.searchsorted(known, likely), last)
-        found[places[known[places] == likely]] = True
-    return found
+class KnownHashes:
+    """64-bit hashes, sorted in place, and a table of 2^27 bits: nearly all others cost one look."""
+
+    def __init__(self, hashes: np.ndarray):
+        hashes.sort()
+        self.known = hashes
+        self.table = np.zeros(1 << TABLE_BITS >> 3, np.uint8)
+        for start in range(0, len(self.known), TOKENS_AT_ONCE):
+            byte, bit = place_of(self.known[start : start + TOKENS_AT_ONCE])
+            np.bitwise_or.at(self.table, byte, bit)
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the hashes are known, by number, and where each of these first stands."""
+        byte, bit = place_of(hashes)
+        likely = np.flatnonzero(self.table[byte] & bit)
+        likely = likely[np.argsort(hashes[likely])]  # so that neighbours are looked up in turn
+        where = np.minimum(np.searchsorted(self.known, hashes[likely]), len(self.known) - 1)
+        same = self.known[where] == hashes[likely] if len(likely) else []
+        return likely[same], where[same]
 
 
-def slot(hashes: np.ndarray) -> np.ndarray:
-    return (hashes >> np.uint64(64 - TABLE_BITS)).astype(np.int64)
+def place_of(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the byte of each hash in the table, and its bit in that."""
+    slots = hashes >> np.uint64(64 - TABLE_BITS)
+    return slots >> np.uint64(3), np.left_shift(1, slots & np.uint64(7)).astype(np.uint8)
 
 
 def window_hashes(documents: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -139,7 +139,7 @@ def leak_line(split: dict[str, Any], leak: float | None) -> str:
             )
     if not any(account["documents_dropped"] for account in split["copies"].values()):
         said.append("No document is a copy of a held-out one")
-    for name, account in split["near_copies"].items():
+    for name, account in (split["near_copies"] or {}).items():
         if near := account["documents"]:
             few = ", ".join(account["names"][:NAMED]) + (", ..." if near > NAMED else "")
             said.append(
