@@ -176,10 +176,10 @@ def test_a_gain_above_zero_is_better_for_every_metric():
     [
         (20, 1, "documents", "over 20 documents"),
         (8, 1, "documents", "over 8 documents"),
-        (7, 1, "documents", "over 7 documents, widened by Student's t since they are few"),
+        (7, 1, "documents", "over 7 documents, widened (Student's t)"),
         (4, 1, "documents", "over 4 documents, widened"),
         (3, 2, "stretches", "over 4 stretches of 3 documents, widened"),
-        (1, 20, "stretches", "1 document, widened by Student's t since they are few: they hold"),
+        (1, 20, "stretches", "1 document, widened (Student's t): they hold for this"),
         (3, 1, None, "none: 3 documents and 3 blocks are too few to resample"),
         (1, 3, None, "none: 1 document and 3 blocks are too few to resample"),
     ],
@@ -241,15 +241,27 @@ def test_an_interval_over_few_parts_is_as_wide_as_students_t(parts):
         sums = np.stack([random.normal(4.0, 0.5, parts), np.ones(parts)], 1)
         totals = resample_totals(sums, seed)
         for wide in (False, True):
-            low, high = interval(
-                np.divide(*(widen(totals, sums.sum(0), parts) if wide else totals).T)
-            )
+            rates = totals[:, 0] / totals[:, 1]
+            low, high = interval(widen(rates, sums[:, 0].mean(), parts) if wide else rates)
             widened += wide and low <= 4.0 <= high
             plain += not wide and low <= 4.0 <= high
     assert 0.92 <= widened / 400 <= 0.98 and plain < widened - 400 * 0.02
 
 
-def test_no_widened_total_is_below_zero():
+def test_documents_of_very_different_lengths_have_intervals():
+    """Resamples of the short ones alone hold few tokens: none must come out with fewer than none."""
+    scores, text, pieces = fake_scores(4, 1, gap=0.25)
+    for sums in (*scores.values(), text):
+        for column in sums.values():
+            column[1:] *= 0.02
+    results = compare(scores, text, pieces, seed=1)
+    for metric in METRICS:
+        low, high = results["tuned"]["intervals"][metric.name]
+        assert low <= results["tuned"][metric.name] <= high
+    assert results["difference"]["intervals"]["loss"] == pytest.approx([0.25, 0.25])
+
+
+def test_no_widened_rate_is_below_zero():
     """A first choice that is right once in a stretch or two: accuracy is no less than nothing."""
     scores, text, pieces = fake_scores(5, 1, gap=1)
     for sums in scores.values():

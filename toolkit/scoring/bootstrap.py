@@ -41,14 +41,15 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
 
 
-def widen(totals: np.ndarray, whole: np.ndarray, parts: int) -> np.ndarray:
-    """Return resamples' totals as far from the whole's as Student's t asks for with 4 to 7 parts.
+def widen(rates: np.ndarray, whole: np.ndarray, parts: int) -> np.ndarray:
+    """Return resamples' rates as far from the whole's as Student's t asks for with 4 to 7 parts.
 
     Their spread is that of a sum of squares over parts, not parts - 1, and is itself uncertain,
-    which the normal's quantiles leave out (Hesterberg 2015, section 3.2). No total is below zero.
+    which the normal's quantiles leave out (Hesterberg 2015, section 3.2). Rates are totals per
+    token, for parts differ in length; none is below zero.
     """
     factor = STUDENT[parts - 1] / NORMAL * np.sqrt(parts / (parts - 1))
-    return np.maximum(whole + factor * (totals - whole), 0.0)
+    return np.maximum(whole + factor * (rates - whole), 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ def choose_units(documents: np.ndarray, blocks: np.ndarray) -> Units:
     counted = len(np.unique(documents))
     if counted >= FEWEST_PARTS:
         return Units("documents", documents, f"over {counted:,} documents")
-    student = "widened by Student's t since they are few"
-    if counted >= FEWEST_WIDENED:
-        return Units("documents", documents, f"over {counted} documents, {student}")
     few = f"{counted} document" + ("s" if counted > 1 else "")
+    if counted >= FEWEST_WIDENED:
+        return Units("documents", documents, f"over {few}, widened (Student's t)")
     _, numbers = np.unique(blocks, return_inverse=True)
     count = int(numbers.max(initial=-1)) + 1
     if count < FEWEST_WIDENED:
         return Units(None, None, f"none: {few} and {count} blocks are too few to resample")
-    reason = f"over {FEWEST_WIDENED} stretches of {few}, {student}: they hold for this text alone"
+    reason = f"over {FEWEST_WIDENED} stretches of {few}, widened (Student's t)"
+    reason += ": they hold for this text alone"
     return Units("stretches", numbers * FEWEST_WIDENED // count, reason)

@@ -116,8 +116,10 @@ def compare(
         _, numbers = np.unique(units.numbers, return_inverse=True)
         parts = np.stack([np.bincount(numbers, column[used]) for column in columns.values()], 1)
         totals = resample_totals(parts, seed)
-        if len(parts) < FEWEST_PARTS:
-            totals = widen(totals, parts.sum(0), len(parts))
+        if len(parts) < FEWEST_PARTS:  # all metrics are ratios: of totals per token the same
+            count, whole = list(columns).index("tuned tokens"), parts.sum(0)
+            rates = totals / totals[:, [count]]
+            totals = widen(rates, whole / whole[count], len(parts))
         drawn = dict(zip(columns, totals.T, strict=True))
         results["intervals"] |= {"units": len(parts), "resamples": len(totals)}
     values = {}
