@@ -17,6 +17,7 @@ if __name__ == "__main__":
     __import__("install_libraries").enter_environment()
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -73,44 +74,49 @@ def judge(
     return compare(scores, {"bytes": tokens, "words": tokens}, pieces, seed)
 
 
-def coverage(run: Any, draws: int) -> list[str]:
-    """Return the table's rows for one run."""
+def small_splits(documents: np.ndarray, size: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the tokens of small test splits: of `size` documents, or `size` ones of a long one."""
+    random = np.random.default_rng(seed)
+    spans = np.split(np.arange(len(documents)), np.flatnonzero(np.diff(documents)) + 1)
+    for _ in range(draws):
+        if is_one_text(documents):
+            start = random.integers(len(documents) - size)
+            yield np.arange(start, start + size)
+        else:
+            chosen = random.choice(len(spans), size, replace=False)
+            yield np.concatenate([spans[number] for number in chosen])
+
+
+def is_one_text(documents: np.ndarray) -> bool:
+    return len(np.unique(documents)) < DOCUMENTS[-1]
+
+
+def coverage(run: Any, draws: int) -> Iterator[str]:
+    """Yield the table's rows for one run."""
     nats, documents = token_losses_of(run)
-    longest, random = run.results("load_gpt2")["n_positions"], np.random.default_rng(run.seed)
-    truth = {name: float(values.mean()) for name, values in nats.items()}
-    first = np.flatnonzero(np.diff(documents, prepend=-1))
-    spans = np.split(np.arange(len(documents)), first[1:])
-    one = len(spans) < DOCUMENTS[-1]
-    rows = []
+    longest, one = run.results("load_gpt2")["n_positions"], is_one_text(documents)
+    base, tuned = (float(nats[name].mean()) for name in ("base", "tuned"))
+    means, own = np.array([tuned, base - tuned]), np.zeros_like(documents) if one else documents
     for size in TOKENS if one else DOCUMENTS:
-        held, widths, units, counts = [], [], [], []
-        for seed in range(draws):
-            if one:
-                start = random.integers(len(documents) - size)
-                drawn = np.arange(start, start + size)
-            else:
-                chosen = random.choice(len(spans), size, replace=False)
-                drawn = np.concatenate([spans[number] for number in chosen])
-            said = judge(nats, documents * (not one), drawn, longest, seed)
-            if said["intervals"]["unit"] is None:
-                continue
-            bounds = [said[name]["intervals"]["loss"] for name in ("tuned", "difference")]
-            means = (truth["tuned"], truth["base"] - truth["tuned"])
-            held.append(
-                [low <= mean <= high for (low, high), mean in zip(bounds, means, strict=True)]
-            )
-            widths.append([high - low for low, high in bounds])
-            units.append(said["intervals"]["units"])
-            counts.append(len(drawn))
-        if held:
-            what = "a stretch" if one else f"{size} documents"
-            (loss, gain), (wide, wide_gain) = np.mean(held, 0), np.median(widths, 0)
-            rows.append(
-                f"| {what} | {np.mean(counts):,.0f} | {min(units)} to {max(units)} "
-                f"{said['intervals']['unit']} | {loss:.1%} | {gain:.1%} | {wide:.3f} | "
-                f"{wide_gain:.3f} |"
-            )
-    return rows
+        if one and size >= len(documents):
+            break
+        bounds, units, counts = [], [], []
+        for seed, drawn in enumerate(small_splits(documents, size, draws, run.seed)):
+            said = judge(nats, own, drawn, longest, seed)
+            if said["intervals"]["unit"]:
+                bounds.append([said[name]["intervals"]["loss"] for name in ("tuned", "difference")])
+                units.append(f"{said['intervals']['units']} {said['intervals']['unit']}")
+                counts.append(len(drawn))
+        if not bounds:
+            continue
+        low, high = np.moveaxis(np.array(bounds), 2, 0)  # each: draws, loss and gain
+        loss, gain = ((low <= means) & (means <= high)).mean(0)
+        wide, wide_gain = np.median(high - low, 0)
+        yield (
+            f"| {'a stretch' if one else f'{size} documents'} | {np.mean(counts):,.0f} | "
+            f"{max(set(units), key=units.count)} | {loss:.1%} | {gain:.1%} | {wide:.3f} | "
+            f"{wide_gain:.3f} |"
+        )
 
 
 @command
@@ -126,7 +132,8 @@ def main(argv: list[str] | None = None) -> None:
     for folder in options.run_dir:
         run = read_run(RunOptions(run_dir=folder))
         print(f"{folder}\n{HEADING}\n{'|---' * HEADING.count(' |')}|")
-        print("\n".join(coverage(run, options.draws)), flush=True)
+        for row in coverage(run, options.draws):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
