@@ -23,8 +23,12 @@ with lazily():
 
     from toolkit.blocks.block_splits import make_blocks, make_examples
     from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
-    from toolkit.blocks.leakage import leak
-    from toolkit.blocks.splitting import contents_of, prompt_lengths, split_documents
+    from toolkit.blocks.splitting import (
+        column_of,
+        compare_with_train,
+        prompt_lengths,
+        split_documents,
+    )
     from toolkit.blocks.training_stream import Splits, TrainingStream
     from toolkit.corpus.tokenized_documents import open_splits, save_splits
 
@@ -39,8 +43,9 @@ class SplitOptions:
     test_fraction: float = flag(0.1, "share of documents held out for step 8")
     hold_out_by: Literal["auto", "shuffle", "hash"] = flag(
         "auto",
-        "hash: a hash of its words says where a document goes, whatever the order, the seed and "
-        "the rest of the corpus; auto shuffles, and takes hash with --streaming",
+        "hash: a hash of its words (of a short one, of its file and row too) says where a document "
+        "goes, whatever the order, the seed and the rest of the corpus; auto shuffles, and takes "
+        "hash with --streaming",
     )
     block_size: int | None = flag(
         None,
@@ -68,8 +73,8 @@ def train_test_split(
     """Return train, validation and test: `input_ids` of shape (blocks, block_size), token ids.
 
     A corpus's own validation and test splits are used as they are; what is missing is cut from
-    train. A copy of a held-out document is dropped from train. Of a stream, train is a
-    TrainingStream, and the others are as large as HELD_OUT_CHARACTERS allows.
+    train. A copy of a held-out document is dropped from train, unless it is short. Of a stream,
+    train is a TrainingStream, and the others are as large as HELD_OUT_CHARACTERS allows.
     """
     with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
         fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
@@ -94,9 +99,9 @@ def train_test_split(
             accounts = {"train": dict.fromkeys(accounts["test"]), **accounts}  # not known yet
             splits[HELD_OUT] = named_contents(documents)
         save_splits(splits, step.folder("splits"))
-        share = None if streamed else leak(parts["train"], parts["test"])
+        share, near = (None, None) if streamed else compare_with_train(documents, parts)
         step.results |= {"block_size": size, "splits": accounts, "copies": copied}
-        step.results["test_13_token_windows_in_train"] = share
+        step.results |= {"near_copies": near, "test_13_token_windows_in_train": share}
         step.summary = summarize(step.results)
     return read_splits(run)
 
@@ -106,7 +111,7 @@ def read_splits(run: RunDirectory) -> Splits:
     splits = open_splits(run.finished("train_test_split") / "splits").with_format("numpy")
     if HELD_OUT not in splits:
         return splits
-    results, contents = run.results("train_test_split"), contents_of(splits.pop(HELD_OUT))
+    results, contents = run.results("train_test_split"), column_of(splits.pop(HELD_OUT), "content")
     shares, size = results["stream"]["shares"], results["block_size"]
     train = TrainingStream(read_documents(run), shares, contents, size, run.seed)
     return {"train": train, **splits}
@@ -121,8 +126,15 @@ def summarize(results: dict[str, Any]) -> str:
     ):
         if total := sum(account.get(key) or 0 for account in results["splits"].values()):
             notes.append(f"{total:,} {what}")
-    if dropped := sum(account["documents_dropped"] for account in results["copies"].values()):
+    copies = results["copies"].values()
+    if dropped := sum(account["documents_dropped"] for account in copies):
         notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
+    if kept := sum(account["short_copies_kept"] for account in copies):
+        notes.append(f"{kept:,} short documents also stand in a held-out split")
+    near = {k: account["documents"] for k, account in (results["near_copies"] or {}).items()}
+    if sum(near.values()):
+        counted = " and ".join(f"{count:,} {name}" for name, count in near.items() if count)
+        notes.append(f"{counted} documents share half or more of their 13-token windows with train")
     if (share := results["test_13_token_windows_in_train"]) is not None:
         notes.append(f"{share:.1%} of test 13-token windows also in train")
     held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"

@@ -180,6 +180,18 @@ def test_lm_eval_says_what_we_say(finished, corpus, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4) and ratio == pytest.approx(1, abs=1e-4)
 
 
+def test_the_coverage_of_intervals_is_measured(finished):
+    words = [finished.path, "--draws", 20]
+    folder, heading, line, *rows = printed_by("interval_coverage", *words)
+    assert folder == str(finished.path) and heading.count("|") == line.count("|") == 8
+    assert rows
+    for row in rows:
+        what, tokens, units, *figures = [cell.strip() for cell in row.strip("|").split("|")]
+        assert (what, units) == ("a stretch", "4 stretches") and numbers_of(tokens)[0] >= 500
+        loss, gain, *widths = (numbers_of(figure)[0] for figure in figures)
+        assert loss <= 100 and gain <= 100 and min(widths) > 0
+
+
 def printed_commands():
     """Yield file and command line of every `python3 ...` that the documents and scripts print."""
     documents = [PROJECT / "benchmarks/README.md", *sorted((PROJECT / "docs").glob("*.md"))]

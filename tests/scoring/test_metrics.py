@@ -1,6 +1,7 @@
 """The figures of step 8: overlapping windows, words and bytes, intervals, what is kept."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -16,7 +17,14 @@ from tests.conftest import PROJECT, library_model
 from toolkit.blocks.collator import collate
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring import bootstrap
-from toolkit.scoring.bootstrap import choose_units, interval, resample_totals
+from toolkit.scoring.bootstrap import (
+    NORMAL,
+    STUDENT,
+    choose_units,
+    interval,
+    resample_totals,
+    widen,
+)
 from toolkit.scoring.losses import count_text, score_pieces
 from toolkit.scoring.metrics import METRICS, compare
 from toolkit.scoring.metrics_table import as_text
@@ -167,13 +175,13 @@ def test_a_gain_above_zero_is_better_for_every_metric():
     "documents, blocks_each, unit, says",
     [
         (20, 1, "documents", "over 20 documents"),
-        (
-            1,
-            20,
-            "blocks",
-            "since the test split has only 1 document: they hold for this text alone",
-        ),
-        (2, 3, None, "2 documents and 6 blocks are too few to resample"),
+        (8, 1, "documents", "over 8 documents"),
+        (7, 1, "documents", "over 7 documents, widened (Student's t)"),
+        (4, 1, "documents", "over 4 documents, widened"),
+        (3, 2, "stretches", "over 4 stretches of 3 documents, widened"),
+        (1, 20, "stretches", "1 document, widened (Student's t): they hold for this"),
+        (3, 1, None, "none: 3 documents and 3 blocks are too few to resample"),
+        (1, 3, None, "none: 1 document and 3 blocks are too few to resample"),
     ],
 )
 def test_what_is_resampled_is_said(documents, blocks_each, unit, says):
@@ -183,10 +191,83 @@ def test_what_is_resampled_is_said(documents, blocks_each, unit, says):
     assert ("intervals" in results["difference"]) == (unit is not None)
 
 
+def test_one_document_to_three_are_cut_into_four_stretches_of_whole_blocks_in_order():
+    for count in range(4, 400):
+        stretches = choose_units(np.arange(count) * 3 // count, np.arange(count)).numbers
+        sizes = np.bincount(stretches)
+        assert len(sizes) == 4 and sizes.max() - sizes.min() <= 1
+        assert (np.diff(stretches) >= 0).all()
+
+
+def test_many_documents_intervals_are_plain_percentiles():
+    for documents, widened in ((7, True), (8, False)):
+        scores, text, pieces = fake_scores(documents, 1, gap=0)
+        said = compare(scores, text, pieces, seed=1)["tuned"]["intervals"]["loss"]
+        sums = np.stack([scores["tuned"]["nats"], scores["tuned"]["tokens"]], 1)
+        plain = interval(np.divide(*resample_totals(sums, seed=1).T))
+        assert (said != pytest.approx(plain)) == widened
+        assert (said[1] - said[0] > plain[1] - plain[0]) == widened
+
+
 def test_parts_without_predicted_tokens_are_no_units():
-    units = choose_units(np.arange(8), np.arange(8))
-    assert units.name == "documents"
-    assert choose_units(np.arange(7), np.arange(7)).name is None
+    """The arrays hold the pieces that have some: documents and blocks are counted by them alone."""
+    assert choose_units(np.arange(8), np.arange(8)).name == "documents"
+    assert choose_units(np.array([0, 0, 5]), np.array([0, 4, 9])).name is None
+    few = choose_units(np.array([0, 0, 5, 5]), np.array([0, 4, 7, 9]))
+    assert few.numbers.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("degrees", STUDENT)
+def test_the_quantiles_of_students_t_are_those_of_its_density(degrees):
+    def share_within(bound, density):
+        x = np.linspace(-bound, bound, 20_001)
+        y = density(x)
+        return (y[:-1] + y[1:]).sum() / 2 * (x[1] - x[0])
+
+    scale = math.gamma((degrees + 1) / 2) / math.gamma(degrees / 2) / math.sqrt(degrees * math.pi)
+    within = share_within(
+        STUDENT[degrees], lambda x: scale * (1 + x * x / degrees) ** (-(degrees + 1) / 2)
+    )
+    assert within == pytest.approx(0.95, abs=1e-4)
+    normal = share_within(NORMAL, lambda x: np.exp(-x * x / 2) / math.sqrt(2 * math.pi))
+    assert normal == pytest.approx(0.95, abs=1e-4)
+
+
+@pytest.mark.parametrize("parts", [4, 5, 7])
+def test_an_interval_over_few_parts_is_as_wide_as_students_t(parts):
+    """So it holds the mean of independent parts about 95 times in 100; percentiles hold it less."""
+    random, widened, plain = np.random.default_rng(3), 0, 0
+    for seed in range(400):
+        sums = np.stack([random.normal(4.0, 0.5, parts), np.ones(parts)], 1)
+        totals = resample_totals(sums, seed)
+        for wide in (False, True):
+            rates = totals[:, 0] / totals[:, 1]
+            low, high = interval(widen(rates, sums[:, 0].mean(), parts) if wide else rates)
+            widened += wide and low <= 4.0 <= high
+            plain += not wide and low <= 4.0 <= high
+    assert 0.92 <= widened / 400 <= 0.98 and plain < widened - 400 * 0.02
+
+
+def test_documents_of_very_different_lengths_have_intervals():
+    """A resample of the short ones alone holds few tokens: widened, its totals were below zero."""
+    scores, text, pieces = fake_scores(4, 1, gap=0.25)
+    length = np.array([1, 0.02, 0.02, 0.02])
+    scores = {name: {k: v * length for k, v in sums.items()} for name, sums in scores.items()}
+    text = {name: values * length for name, values in text.items()}
+    results = compare(scores, text, pieces, seed=1)
+    for metric in METRICS:
+        low, high = results["tuned"]["intervals"][metric.name]
+        assert low <= results["tuned"][metric.name] <= high
+    assert results["difference"]["intervals"]["loss"] == pytest.approx([0.25, 0.25])
+
+
+def test_no_widened_rate_is_below_zero():
+    """A first choice that is right once in a stretch or two: accuracy is no less than nothing."""
+    scores, text, pieces = fake_scores(5, 1, gap=1)
+    for sums in scores.values():
+        sums["correct"] = np.array([0.0, 0, 0, 0, 9])
+    low, high = compare(scores, text, pieces, seed=1)["tuned"]["intervals"]["token_accuracy"]
+    assert low == 0 and high > 9 / 250
 
 
 def test_what_has_no_value_is_none_and_prints():

@@ -2,7 +2,8 @@
 
 Nothing but the held-out documents is kept. Which these are is decided by a hash of each one's words
 (`hold_out_by_hash`), so that no order of reading, no seed and no growth of the corpus moves a
-document from one side to the other, and all copies of one are on the same side.
+document from one side to the other, and all copies of one are on the same side. Of a short one the
+hash is of its name, too (`content_of`): only a new name, another file's or row's, moves it.
 """
 
 import itertools
@@ -20,12 +21,12 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.blocks.holding_out import Selection, hold_out_by_hash
 from toolkit.blocks.leakage import copies
-from toolkit.blocks.splitting import NAMED_AT_MOST, contents_of
+from toolkit.blocks.splitting import NAMED_AT_MOST, column_of
+from toolkit.corpus.contents import content_of
 from toolkit.corpus.sources import Document, Source
 from toolkit.corpus.tokenized_documents import (
     TokenColumn,
     batches_of,
-    content_of,
     has_text,
     length_of,
     tokenize_documents,
@@ -91,7 +92,7 @@ def keep_held_out(
 ) -> tuple[DatasetDict, dict[str, Selection], dict[str, Any], dict[str, Any]]:
     """Return validation and test as tokenized documents, and as selections; and two accounts.
 
-    The accounts: what was read for it, and which copies were dropped, as of `split_documents`.
+    The accounts: what was read for it, and of copies in validation as of `split_documents`.
     """
     held_out, account, copied = collect_held_out(stream, fractions)
     documents, parts = DatasetDict(), {}
@@ -102,14 +103,17 @@ def keep_held_out(
         )
         account[name] = tokenized
         parts[name] = Selection(TokenColumn(documents[name]))
+    words = {name: column_of(split, "words") for name, split in documents.items()}
+    short = copies({"train": np.empty(0, np.uint64), **words})["validation"]
+    copied["validation"]["short_copies_kept"] = int(short.sum())
     return documents, parts, account, copied
 
 
 def named_contents(documents: DatasetDict) -> Dataset:
-    """Return name, and hash of the words, of every document of every split."""
+    """Return name and `content` of every document of every split."""
     splits = list(documents.values())
     names = [name for split in splits for name in split["name"]]
-    contents = np.concatenate([contents_of(split) for split in splits])
+    contents = np.concatenate([column_of(split, "content") for split in splits])
     return Dataset.from_dict({"name": names, "content": contents})
 
 
@@ -140,11 +144,7 @@ def collect_held_out(
                 f"--{name}_fraction, cut finer with --document_separator, or give more"
             )
     account = {"documents_read": read, "all_were_read": all_read, "shares": shares}
-    return (
-        {name: held.documents for name, held in held_out.items()},
-        account,
-        copied if names else {},
-    )
+    return {name: held.documents for name, held in held_out.items()}, account, copied
 
 
 class Held:

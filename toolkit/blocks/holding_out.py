@@ -40,11 +40,11 @@ def hold_out(
 def hold_out_by_hash(
     contents: np.ndarray, validation_fraction: float, test_fraction: float
 ) -> dict[str, np.ndarray]:
-    """Return the numbers of train, validation and test documents, by a hash of each one's words.
+    """Return the numbers of train, validation and test documents, by a hash of each.
 
-    `contents`: uint64, evenly spread. The lowest share of all hashes is test, the highest
-    validation: neither order, nor seed, nor what else is in the corpus matters, and copies stay
-    together. A larger fraction takes documents from train only.
+    `contents`: uint64, evenly spread: see `content_of`. The lowest share of all hashes is test, the
+    highest validation: neither order, nor seed, nor what else is in the corpus matters, and copies
+    stay together. A larger fraction takes documents from train only.
     """
     most = 2**64 - 1
     test = contents < np.uint64(int(test_fraction * most))

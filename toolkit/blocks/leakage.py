@@ -1,20 +1,23 @@
-"""What the test split shares with train: copied documents, and copied passages."""
+"""What held-out splits share with train: copied documents, near-copies, copied passages."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
 from toolkit.blocks.window_hash import WINDOW, run_hashes
 
 TABLE_BITS = 27
-TOKENS_AT_ONCE = 1 << 20
+TOKENS_AT_ONCE = 1 << 17
+# Of a document's windows. A changed token takes 13 of them: half are left where every 26th token is
+# another, or where as much was added as there was.
+NEAR_COPY = 0.5
 
 
 def copies(contents: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return for train and validation which documents also stand in a split that must not see them.
 
-    `contents`: a hash of each document's words. Test is kept whole; what validation shares with it
-    is dropped from validation, what train shares with either is dropped from train.
+    `contents`: a hash of each document that copies share. Test is kept whole; what validation
+    shares with it is dropped from validation, what train shares with either is dropped from train.
     """
     held_out = np.concatenate([contents["validation"], contents["test"]])
     return {
@@ -23,35 +26,84 @@ def copies(contents: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def leak(train: Iterable[np.ndarray], test: Iterable[np.ndarray]) -> float | None:
-    """Return the share of test windows of 13 tokens that also occur in train; None without windows.
+def near_copies(found: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Return which documents share half of their windows, or more, with train: bool."""
+    return (windows > 0) & (found >= NEAR_COPY * windows)
 
-    Windows of train are looked up in a bit table of the test's first, so that nearly all of them
-    cost one look; memory is 16 MB and eight bytes a test token.
+
+def windows_in_train(
+    train: Iterable[np.ndarray], held_out: dict[str, Collection[np.ndarray]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return how many windows of each held-out document train has too, and how many it has in all.
+
+    By split two int64 arrays, an entry a document; a window is 13 tokens. Memory is 16 MB and nine
+    bytes a held-out token, for a moment twice that.
     """
-    parts = list(window_hashes(test))
-    wanted = np.concatenate(parts) if parts else np.empty(0, np.uint64)
-    if not len(wanted):
-        return None
-    unique, counts = np.unique(wanted, return_counts=True)
-    table = np.zeros(1 << TABLE_BITS >> 3, np.uint8)
-    np.bitwise_or.at(table, slot(unique) >> 3, np.left_shift(1, slot(unique) & 7).astype(np.uint8))
-    found = np.zeros(len(unique), bool)
-    for hashes in window_hashes(train):
-        slots = slot(hashes)
-        likely = hashes[(table[slots >> 3] >> (slots & 7).astype(np.uint8)) & 1 == 1]
-        places = np.minimum(np.searchsorted(unique, likely), len(unique) - 1)
-        found[places[unique[places] == likely]] = True
-    return float(counts[found].sum() / len(wanted))
+    hashes = [part for documents in held_out.values() for part, _ in window_hashes(documents)]
+    wanted = KnownHashes(np.concatenate([*hashes, np.empty(0, np.uint64)]))
+    del hashes
+    found = np.zeros(len(wanted.known), bool)
+    for part, _ in window_hashes(train):
+        found[wanted.find(part)[1]] = True
+    shared, counts = KnownHashes(wanted.known[found]), {}
+    for name, documents in held_out.items():
+        windows = np.zeros((2, len(documents)), np.int64)
+        for part, owners in window_hashes(documents):
+            for row, chosen in zip(windows, (owners[shared.find(part)[0]], owners), strict=True):
+                row += np.bincount(chosen, minlength=len(documents))
+        counts[name] = (windows[0], windows[1])
+    return counts
 
 
-def slot(hashes: np.ndarray) -> np.ndarray:
-    return (hashes >> np.uint64(64 - TABLE_BITS)).astype(np.int64)
+class KnownHashes:
+    """64-bit hashes, sorted in place, and a table of 2^27 bits: nearly all others cost one look."""
+
+    def __init__(self, hashes: np.ndarray):
+        hashes.sort()
+        self.known = hashes
+        self.table = np.zeros(1 << TABLE_BITS >> 3, np.uint8)
+        for start in range(0, len(self.known), TOKENS_AT_ONCE):
+            byte, bit = place_of(self.known[start : start + TOKENS_AT_ONCE])
+            np.bitwise_or.at(self.table, byte, bit)
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the hashes are known, by number, and where each of these first stands."""
+        byte, bit = place_of(hashes)
+        likely = np.flatnonzero(self.table[byte] & bit)
+        likely = likely[np.argsort(hashes[likely])]  # so that neighbours are looked up in turn
+        where = np.minimum(np.searchsorted(self.known, hashes[likely]), len(self.known) - 1)
+        same = self.known[where] == hashes[likely] if len(likely) else []
+        return likely[same], where[same]
 
 
-def window_hashes(documents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield a 64-bit hash of every window of 13 tokens within a document."""
-    for document in documents:
+def place_of(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the byte of each hash in the table, and its bit in that."""
+    slots = hashes >> np.uint64(64 - TABLE_BITS)
+    return slots >> np.uint64(3), np.left_shift(1, slots & np.uint64(7)).astype(np.uint8)
+
+
+def window_hashes(documents: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield a 64-bit hash of every window of 13 tokens within a document, and that one's number.
+
+    About TOKENS_AT_ONCE at a time: of several documents, or of a part of one.
+    """
+    held, owners, size = [], [], 0
+    for number, document in enumerate(documents):
         for start in range(0, len(document) - WINDOW + 1, TOKENS_AT_ONCE):
-            tokens = document[start : start + TOKENS_AT_ONCE + WINDOW - 1].astype(np.uint64)
-            yield run_hashes(tokens, WINDOW)
+            held.append(document[start : start + TOKENS_AT_ONCE + WINDOW - 1])
+            owners.append(number)
+            size += len(held[-1])
+            if size >= TOKENS_AT_ONCE:
+                yield hashes_within(held, owners)
+                held, owners, size = [], [], 0
+    if held:
+        yield hashes_within(held, owners)
+
+
+def hashes_within(stretches: list[np.ndarray], owners: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of the windows that lie within a stretch, and the owner of each."""
+    lengths = np.array([len(stretch) for stretch in stretches])
+    hashes = run_hashes(np.concatenate(stretches).astype(np.uint64), WINDOW)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())  # up to its end
+    within = np.flatnonzero(left >= WINDOW)
+    return hashes[within], np.repeat(owners, lengths)[within]

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from toolkit.blocks.holding_out import Selection, cut_tail, hold_out, hold_out_by_hash
-from toolkit.blocks.leakage import copies
+from toolkit.blocks.leakage import copies, near_copies, windows_in_train
 from toolkit.corpus.tokenized_documents import TokenColumn
 from toolkit.run.command import UserError
 
@@ -16,10 +16,11 @@ NAMED_AT_MOST = 20  # copies that the record lists by name
 def split_documents(
     documents: DatasetDict, fractions: dict[str, float], seed: int, by_hash: bool = False
 ) -> tuple[dict[str, Selection], dict[str, Any]]:
-    """Return the documents of train, validation and test, and an account of dropped copies.
+    """Return the documents of train, validation and test, and an account of copies.
 
     `fractions`: the shares of documents to cut from train for `validation` and `test`, where the
-    corpus has none of its own; drawn by the seed, or chosen by a hash of each document's words.
+    corpus has none of its own; drawn by the seed, or chosen by a hash (see `content_of`). A copy of
+    a held-out document is dropped; a short one stays where it was drawn, and is counted.
     Raises UserError where a split would stay empty.
     """
     columns = {name: TokenColumn(split) for name, split in documents.items()}
@@ -28,7 +29,7 @@ def split_documents(
         return cut_tail(columns["train"][0], *shares), {}
     try:
         if by_hash:
-            cut = cut_by_hash(contents_of(documents["train"]), shares, seed)
+            cut = cut_by_hash(column_of(documents["train"], "content"), shares, seed)
         else:
             cut = hold_out(len(columns["train"]), *shares, seed)
     except ValueError as error:
@@ -40,16 +41,19 @@ def split_documents(
         sources[name] = name if name in columns else "train"
         own = name in columns and name != "train"
         chosen[name] = np.arange(len(columns[name])) if own else numbers
-    contents = {name: contents_of(documents[sources[name]])[chosen[name]] for name in cut}
+
+    def hashes(column: str) -> dict[str, np.ndarray]:
+        return {name: column_of(documents[sources[name]], column)[chosen[name]] for name in cut}
+
     account = {}
-    for name, copied in copies(contents).items():
-        if not copied.any():
-            continue
+    for name, copied in copies(hashes("content")).items():
         names = documents[sources[name]].select(chosen[name][copied][:NAMED_AT_MOST])["name"]
         account[name] = {"documents_dropped": int(copied.sum()), "names": list(names)}
         chosen[name] = chosen[name][~copied]
         if not len(chosen[name]):
             raise UserError(f"--corpus: every {name} document is a copy of a held-out one")
+    for name, short in copies(hashes("words")).items():
+        account[name]["short_copies_kept"] = int(short.sum())
     return {name: Selection(columns[sources[name]], chosen[name]) for name in cut}, account
 
 
@@ -65,15 +69,39 @@ def cut_by_hash(contents: np.ndarray, shares: list[float], seed: int) -> dict[st
     return cut | {"train": np.random.default_rng(seed).permutation(cut["train"])}
 
 
-def contents_of(documents: Dataset) -> np.ndarray:
-    """Return the hash of each document's words: uint64."""
-    return np.asarray(documents.with_format("numpy")["content"])
+def column_of(documents: Dataset, column: str) -> np.ndarray:
+    """Return a column of numbers, an entry a document: see `tokenize_documents`."""
+    return np.asarray(documents.with_format("numpy")[column])
+
+
+def source_of(documents: DatasetDict, split: str) -> Dataset:
+    """Return the documents that a split's selection numbers: its own, or those it was cut from."""
+    return documents[split if split in documents else "train"]
 
 
 def prompt_lengths(documents: DatasetDict, parts: dict[str, Selection]) -> dict[str, np.ndarray]:
     """Return how many tokens of each of a split's documents are prompt."""
-    lengths = {}
-    for name, part in parts.items():
-        source = documents[name if name in documents else "train"].with_format("numpy")
-        lengths[name] = np.asarray(source["prompt_tokens"])[part.order]
-    return lengths
+    return {
+        name: column_of(source_of(documents, name), "prompt_tokens")[part.order]
+        for name, part in parts.items()
+    }
+
+
+def compare_with_train(
+    documents: DatasetDict, parts: dict[str, Selection]
+) -> tuple[float | None, dict[str, dict[str, Any]]]:
+    """Return the share of test windows of 13 tokens that train has too, and an account by split.
+
+    The share is None without windows. The account counts and names held-out documents that are
+    near-copies of training text; a short one is none.
+    """
+    held_out = {name: part for name, part in parts.items() if name != "train"}
+    counts, account = windows_in_train(parts["train"], held_out), {}
+    for name, part in held_out.items():
+        source = source_of(documents, name)
+        short = column_of(source, "content") != column_of(source, "words")
+        near = part.order[near_copies(*counts[name]) & ~short[part.order]]
+        names = source.select(near[:NAMED_AT_MOST])["name"]
+        account[name] = {"documents": len(near), "names": list(names)}
+    found, windows = (int(count.sum()) for count in counts["test"])
+    return found / windows if windows else None, account

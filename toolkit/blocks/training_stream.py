@@ -17,8 +17,9 @@ from torch.utils.data import IterableDataset
 from toolkit.blocks.document_stream import DocumentStream
 from toolkit.blocks.holding_out import hold_out_by_hash
 from toolkit.blocks.packing import pad_examples
+from toolkit.corpus.contents import content_of
 from toolkit.corpus.sources import Document
-from toolkit.corpus.tokenized_documents import batches_of, content_of, has_text, token_type
+from toolkit.corpus.tokenized_documents import batches_of, has_text, token_type
 from toolkit.corpus.tokenizing import tokenize
 from toolkit.run.command import UserError
 
@@ -33,7 +34,7 @@ class TrainingStream(IterableDataset):
 
     Yields what the packed splits hold a row of: `input_ids`, `block_size` token ids, and for
     prompt/completion examples `prompt_tokens` and `length`. `shares`: of validation and test, as
-    cut from train by hash; `held_out`: hashes of the words of documents that are held out anyhow.
+    cut from train by hash; `held_out`: contents of documents that are held out anyhow.
     """
 
     def __init__(

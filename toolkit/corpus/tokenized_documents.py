@@ -3,7 +3,6 @@
 Every document ends with the end-of-text token, which is trained on like any other.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.corpus.contents import hashes_of
 from toolkit.corpus.sources import Document
 from toolkit.corpus.tokenizing import tokenize
 
@@ -28,14 +28,14 @@ def tokenize_documents(
 ) -> tuple[Dataset, dict[str, int]]:
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
-    Columns: `name`; `content`, a hash of the text with white space and case folded; `input_ids`, a
-    list a document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
+    Columns: `name`; `content` and `words`, see `hashes_of`; `input_ids`, a list a
+    document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
     `cores`: how many to tokenize with; None takes all.
     """
     kind = token_type(tokenizer)
     numbers = pa.list_(pa.from_numpy_dtype(kind))
-    columns = {"name": pa.string(), "content": pa.uint64(), "input_ids": numbers}
-    schema = pa.schema({**columns, "prompt_tokens": pa.uint32()})
+    columns = {"name": pa.string(), "content": pa.uint64(), "words": pa.uint64()}
+    schema = pa.schema({**columns, "input_ids": numbers, "prompt_tokens": pa.uint32()})
     account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
     progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -45,9 +45,10 @@ def tokenize_documents(
             flat = np.concatenate(ids) if ids else np.empty(0)
             offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
             tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
-            contents = np.array([content_of(document) for document in kept], np.uint64)
+            hashes = np.array([hashes_of(document) for document in kept], np.uint64)
+            contents, words = map(pa.array, hashes.reshape(-1, 2).T.copy())
             names = pa.array([document.name for document in kept], pa.string())
-            arrays = [names, pa.array(contents), tokens, pa.array(prompt_tokens, pa.uint32())]
+            arrays = [names, contents, words, tokens, pa.array(prompt_tokens, pa.uint32())]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             account["documents"] += len(kept)
             account["tokens"] += len(flat)
@@ -56,12 +57,6 @@ def tokenize_documents(
             progress.update(sum(length_of(document) for document in batch))
     progress.close()
     return Dataset.from_file(str(path)), account
-
-
-def content_of(document: Document) -> int:
-    """Return a hash of a document's words: the same for copies that differ in space and case."""
-    words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold()
-    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
 
 
 def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:

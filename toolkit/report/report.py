@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolkit.blocks.window_hash import WINDOW
+from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
 from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
 from toolkit.report.samples_page import fenced
@@ -26,6 +27,7 @@ PAGE_COLOURS = {
     PURPLE: "var(--purple)",
     INK: "currentColor",
 }
+NAMED = 3  # near-copies that the report lists by name; the record lists more
 CARDS = ("perplexity", "bits_per_byte", "token_accuracy")
 ACCOUNT = {
     "documents": "documents",
@@ -115,21 +117,37 @@ def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:
             if "stream" in split:  # train's are not known: see the stream's own account
                 cells[list(splits).index("train")] = "not known"
             accounts.append({"title": title, "cells": cells})
-    copies = [
-        f"{account['documents_dropped']:,} {name} documents, copies of held-out ones, were dropped"
-        for name, account in split["copies"].items()
-    ]
-    share = "cannot be told" if leak is None else f"{leak:.2%}"
     return {
         "splits": list(splits),
         "accounts": accounts,
         "corpus_line": corpus_line(results),
-        "leak_line": "; ".join(
-            [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
-            + (copies or ["no document is a copy of a held-out one"])
-        )
-        + ".",
+        "leak_line": leak_line(split, leak),
     }
+
+
+def leak_line(split: dict[str, Any], leak: float | None) -> str:
+    """Return what train and held-out splits share, and what to do about it, in a few sentences."""
+    share = "cannot be told" if leak is None else f"{leak:.2%}"
+    said = [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
+    for name, account in split["copies"].items():
+        if dropped := account["documents_dropped"]:
+            said.append(f"{dropped:,} {name} documents, copies of held-out ones, were dropped")
+        if kept := account["short_copies_kept"]:
+            said.append(
+                f"{kept:,} {name} documents also stand in a held-out split: of less than "
+                f"{SHORT_BYTES} bytes, they are ordinary language, and stay where they were drawn"
+            )
+    if not any(account["documents_dropped"] for account in split["copies"].values()):
+        said.append("No document is a copy of a held-out one")
+    for name, account in (split["near_copies"] or {}).items():
+        if near := account["documents"]:
+            few = ", ".join(account["names"][:NAMED]) + (", ..." if near > NAMED else "")
+            said.append(
+                f"{near:,} {name} documents ({few}) share half or more of their windows with "
+                "training: where they are versions of one text the figures flatter; keep one "
+                "version, or put all of them into one document"
+            )
+    return ". ".join(said) + "."
 
 
 def corpus_line(results: dict[str, Any]) -> str:

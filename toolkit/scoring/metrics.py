@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from toolkit.run.lazily import lazily
-from toolkit.scoring.bootstrap import choose_units, interval, resample_totals
+from toolkit.scoring.bootstrap import (
+    FEWEST_PARTS,
+    choose_units,
+    interval,
+    resample_totals,
+    widen,
+)
 
 with lazily():
     from toolkit.scoring.windows import Pieces
@@ -110,6 +116,10 @@ def compare(
         _, numbers = np.unique(units.numbers, return_inverse=True)
         parts = np.stack([np.bincount(numbers, column[used]) for column in columns.values()], 1)
         totals = resample_totals(parts, seed)
+        if len(parts) < FEWEST_PARTS:  # all metrics are ratios: of totals per token the same
+            count, whole = list(columns).index("tuned tokens"), parts.sum(0)
+            rates = totals / totals[:, [count]]
+            totals = widen(rates, whole / whole[count], len(parts))
         drawn = dict(zip(columns, totals.T, strict=True))
         results["intervals"] |= {"units": len(parts), "resamples": len(totals)}
     values = {}
