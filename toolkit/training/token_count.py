@@ -8,6 +8,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from toolkit.model.library_internals import KeptInCheckpoints
 from toolkit.run.processes import sum_over_processes
 
+KINDS = ("tokens", "tokens_learned", "padding_tokens")
+
 
 class TokenCount(TrainerCallback, KeptInCheckpoints):
     """Tokens of all steps that have ended, in all processes; kept in checkpoints.
@@ -17,7 +19,7 @@ class TokenCount(TrainerCallback, KeptInCheckpoints):
     """
 
     def __init__(self) -> None:
-        self.totals = {"tokens": 0, "tokens_learned": 0, "padding_tokens": 0}
+        self.totals = dict.fromkeys(KINDS, 0)
         self.last_step = 0
         self._step: list[torch.Tensor] = []  # counts of the micro-batches of a step under way
 
@@ -35,10 +37,11 @@ class TokenCount(TrainerCallback, KeptInCheckpoints):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if state.global_step:
-            self.totals = dict(state.stateful_callbacks[type(self).__name__]["attributes"])
+            saved = state.stateful_callbacks[type(self).__name__]["attributes"]
+            self.totals = {kind: saved[kind] for kind in KINDS}
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         counts = sum_over_processes(torch.stack(self._step).sum(0)).tolist()
         self._step, self.last_step = [], counts[0]
-        for name, count in zip(self.totals, counts, strict=True):
-            self.totals[name] += count
+        for kind, count in zip(KINDS, counts, strict=True):
+            self.totals[kind] += count
