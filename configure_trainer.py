@@ -9,7 +9,7 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from load_gpt2 import read_gpt2
@@ -115,8 +115,10 @@ def configure_trainer(
         if options.learning_rate == "auto":
             elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
 
+            untracked = replace(options, report_to="none")
+
             def make_trainer(short: dict[str, Any]) -> PipelineTrainer:
-                return build_trainer(copy.deepcopy(model), splits, options, short, elsewhere)
+                return build_trainer(copy.deepcopy(model), splits, untracked, short, elsewhere)
 
             plan |= pick_learning_rate(make_trainer, plan, splits["validation"])
         trainer = build_trainer(model, splits, options, plan, run)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from load_gpt2 import read_tokenizer
 from toolkit.corpus.files import HUB_PREFIX, named_paths
 from toolkit.run.command import UserError, command
+from toolkit.run.console import count
 from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, require_ranges
@@ -29,6 +30,7 @@ with lazily():
     from transformers import PreTrainedTokenizerFast
 
     from toolkit.blocks.document_stream import DocumentStream
+    from toolkit.corpus.columns import Columns
     from toolkit.corpus.cutting import sample_documents
     from toolkit.corpus.hub_datasets import newest_revision
     from toolkit.corpus.sources import (
@@ -39,7 +41,6 @@ with lazily():
         read_corpus,
         with_separator,
     )
-    from toolkit.corpus.tables import Columns
     from toolkit.corpus.tokenized_documents import open_splits, save_splits, tokenize_documents
 
 
@@ -97,6 +98,7 @@ class DatasetOptions:
     )
 
     def __post_init__(self) -> None:
+        self.notes: list[str] = []  # what the readers say, no option
         require_ranges(self)
         if not self.corpus or not all(self.corpus):
             raise ValueError("--corpus must name at least one file, folder, glob or hub:NAME")
@@ -137,7 +139,9 @@ class DatasetOptions:
     def reading(self) -> Reading:
         separator = self.document_separator and self.document_separator.replace("\\n", "\n")
         columns = Columns(self.text_column, self.prompt_column, self.completion_column)
-        return Reading(columns, self.rows, separator, self.encoding, self.streaming)
+        return Reading(
+            columns, self.rows, separator, self.encoding, self.streaming, note=self.notes.append
+        )
 
 
 def create_dataset(
@@ -160,6 +164,7 @@ def create_dataset(
             save_splits(tokenized, step.folder("documents"))
         step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
         step.measured["num_proc"] = options.num_proc
+        step.results["notes"] = step.notes = options.notes
         step.summary = summarize(accounts, options)
     return read_documents(run)
 
@@ -226,8 +231,9 @@ def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> s
             f"documents of {total['sources_checked']:,} can be read, the rest is not known yet"
         )
     dropped = total["empty_documents_dropped"]
-    note = f" ({dropped:,} documents dropped: empty)" if dropped else ""
-    return f"{total['documents']:,} documents, {total['tokens']:,} tokens from {corpus}{own}{note}"
+    note = f" ({count(dropped, 'document')} dropped: empty)" if dropped else ""
+    documents = count(total["documents"], "document")
+    return f"{documents}, {total['tokens']:,} tokens from {corpus}{own}{note}"
 
 
 @command

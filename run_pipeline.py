@@ -81,6 +81,8 @@ class Chain:
     def __init__(self, given: dict[str, Any]):
         self.given, self.runner = given, build(RunnerOptions, given)
         self.options = {name: build(options_of(name), given) for name in STEPS[1:]}
+        if self.runner.force and "resume" not in given:
+            self.options["train_model"].resume = "never"
         self.run = read_run(self.options["import_modules"])
         for name in ("interactive", "serve", "push_to_hub"):
             if name in given and self.runner.to_step < len(STEPS):

@@ -10,6 +10,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,9 +118,14 @@ def train_along(trainer: PipelineTrainer) -> None:
 
 def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
     resume_stream(trainer, checkpoint)
+    if checkpoint and trainer.take_over_ended(checkpoint):
+        return
     keep_freed_memory()
-    with out_of_memory_refused(trainer.args.per_device_train_batch_size):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        trainer.interruption.end()
 
 
 def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
@@ -138,9 +144,13 @@ def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
 
 def measure(trainer: PipelineTrainer) -> dict[str, float]:
     """Return the speed and memory of the training loop, its first step aside."""
+    speed = trainer.stopwatch.tokens_per_second
+    if not speed:  # all but a step was done before: as the log says
+        logged = [entry.get("tokens_per_second", 0) for entry in trainer.state.log_history]
+        speed = statistics.median(list(filter(None, logged)) or [0])
     return {
         "seconds": round(trainer.stopwatch.seconds, 3),
-        "tokens_per_second": round(trainer.stopwatch.tokens_per_second),
+        "tokens_per_second": round(speed),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 

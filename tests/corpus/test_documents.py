@@ -1,9 +1,11 @@
 """From texts to documents to splits and blocks: nothing leaks, nothing is lost."""
 
 import copy
+import csv
 import gzip
 import json
 import lzma
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -11,35 +13,39 @@ import pyarrow.parquet as parquet
 import pytest
 import zstandard
 from datasets import Dataset, DatasetDict
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import create_dataset
 import train_test_split
 from load_gpt2 import read_gpt2
+from tests.corpus.reading import read_documents
 from toolkit.blocks.holding_out import Selection, cut_tail, hold_out
 from toolkit.blocks.leakage import leak
 from toolkit.blocks.packing import choose_block_size, pack
 from toolkit.blocks.splitting import split_documents
 from toolkit.corpus.cutting import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
 from toolkit.corpus.sources import Document, Reading, read_corpus
-from toolkit.corpus.tables import Columns
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
 from toolkit.corpus.tokenizing import spans_of, tokenize
 from toolkit.model.gpt2 import open_tokenizer
+from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
+from toolkit.writing.sampling import all_prompt_ids
 from train_test_split import read_splits
 
 WIKITEXT = """ = First = \n \n Text of the first . \n \n = = Early life = = \n \n More = of it .
  \n = Second = \n \n 1 = 1 \n = Not a heading , no blank line above = \n \n"""
 
 
-def documents_of(*names, separator=None, rows="auto", encoding="utf-8", **columns):
+def documents_of(*names, **flags):
     """The train documents of a corpus, as texts."""
-    reading = Reading(Columns(**columns), rows, separator, encoding)
-    return [
-        d.text for d in read_corpus([str(name) for name in names], reading, "--corpus")["train"]
-    ]
+    return read_documents(*names, **flags)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("corpus")
 
 
 @pytest.fixture
@@ -70,9 +76,10 @@ def test_a_separator_cuts_documents(write):
 def test_where_the_pieces_of_a_text_end_does_not_matter(text, cuts):
     cuts = sorted(min(cut, len(text)) for cut in cuts)
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert list(cut_at(pieces, "--")) == [part.strip("\n") for part in text.split("--")]
+    *parts, last = [part.strip("\n") for part in text.split("--")]
+    assert list(cut_at(pieces, "--")) == parts + ([last] if last.strip() else [])
     assert "".join(lines_of(pieces)) == text
-    assert list(cut_paragraphs(pieces)) == list(cut_paragraphs([text]))
+    assert list(cut_paragraphs(pieces, print)) == list(cut_paragraphs([text], print))
 
 
 def test_one_file_is_cut_between_grouped_paragraphs_and_loses_nothing(write):
@@ -100,9 +107,53 @@ def test_wikitext_is_cut_at_top_level_headings_only(write):
     assert documents_of(write("x.jsonl", rows)) == articles
 
 
-@given(st.text(alphabet="ab \n", max_size=400))
-def test_grouping_paragraphs_keeps_every_word_in_order(text):
-    assert " ".join(cut_paragraphs([text])).split() == text.split()
+lines_strategy = st.lists(st.text(alphabet="ab \t\r\x0b\u2028\u00a0", max_size=9), max_size=60)
+
+
+@given(lines_strategy, st.integers(1, 50))
+@settings(deadline=None)
+def test_documents_are_the_file_and_between_them_stand_only_line_ends(folder, lines, group):
+    (folder / "x.txt").write_bytes("\n".join(lines).encode())
+    text = "\n".join(lines).replace("\r\n", "\n").replace("\r", "\n")
+    with patch(f"{cut_paragraphs.__module__}.GROUP_CHARACTERS", group):
+        documents = documents_of(folder / "x.txt")
+    place = 0
+    for document in documents:
+        start = text.index(document, place)
+        assert not text[place:start].strip("\n")
+        place = start + len(document)
+    assert not text[place:].strip("\n")
+
+
+cell = st.text(
+    alphabet=st.one_of(
+        st.sampled_from('",;|\t\n\r\\ #0.'),
+        st.characters(exclude_categories=("Cs",), exclude_characters="\0\ufeff"),
+    ),
+    max_size=12,
+)
+
+
+@given(
+    st.lists(st.tuples(cell, cell), min_size=1, max_size=12),
+    st.sampled_from([",", ";", "|", "\t"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\r\n", "\n"]),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_table_that_pythons_csv_wrote_gives_the_same_cells(
+    folder, rows, separator, quoting, line_end
+):
+    # Python writes CR without quotes there, and so another table.
+    assume(line_end == "\r\n" or not any("\r" in cell for row in rows for cell in row))
+    # Where each line of a cell has the separators of a whole row, the lines are taken for rows.
+    assume(not any("\n" in cell and separator in cell for row in rows for cell in row))
+    path = folder / ("x.tsv" if separator == "\t" else "x.csv")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=line_end)
+        writer.writerows([("id", "text"), *rows])
+    expected = [row[1].replace("\r\n", "\n").replace("\r", "\n") for row in rows]
+    assert documents_of(path) == expected
 
 
 ROWS = [{"text": f"row {n}, with a comma", "n": n} for n in range(600)]
@@ -137,8 +188,29 @@ def test_parquet_arrow_and_saved_datasets_give_the_same_documents(tmp_path):
     DatasetDict({"train": Dataset(table), "test": Dataset(table)}).save_to_disk(tmp_path / "both")
     for name in ("x.parquet", "x.arrow", "saved", "both"):
         assert documents_of(tmp_path / name) == TEXTS
-    reading = Reading(Columns(), "auto", None, "utf-8")
-    assert set(read_corpus([str(tmp_path / "both")], reading, "--corpus")) == {"train", "test"}
+    assert set(read_corpus([str(tmp_path / "both")], Reading(), "--corpus")) == {"train", "test"}
+
+
+def test_a_datasets_splits_are_used_by_name_and_the_rest_is_said(tmp_path):
+    def notes_of(*names):
+        folder = tmp_path / "-".join(names)
+        DatasetDict({name: Dataset.from_dict({"text": [name]}) for name in names}).save_to_disk(
+            folder
+        )
+        notes = []
+        splits = read_corpus([str(folder)], Reading(note=notes.append), "--corpus")
+        return {split: [d.text for d in texts] for split, texts in splits.items()}, notes[0]
+
+    assert notes_of("test") == (
+        {"train": ["test"]},
+        "its only split, test, is cut into train, validation and test",
+    )
+    assert notes_of("train", "dev", "valid", "extra") == (
+        {"train": ["train"], "validation": ["dev"]},
+        "splits that are not read: valid, extra",
+    )
+    with pytest.raises(UserError, match="has no train split, only validation, test; save the rows"):
+        notes_of("validation", "test")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +291,16 @@ def test_the_account_of_tokenizing_adds_up(tokenizer, tmp_path):
     assert tokenizer.decode(ids[1]) == "two words<|endoftext|>"
     assert dataset["name"][:] == ["0", "2", "4"]
     assert dataset.features["input_ids"].feature.dtype == "uint16"
+
+
+def test_the_name_of_end_of_text_is_text_within_a_document_a_prompt_and_a_request(tokenizer):
+    text, end = "the <|endoftext|> token", tokenizer.eos_token_id
+    (ids,), _ = tokenize([Document("x", text)], tokenizer)
+    assert ids[-1] == end and end not in ids[:-1] and tokenizer.decode(ids[:-1]) == text
+    assert all_prompt_ids(text, tokenizer) == ids[:-1].tolist()
+    assert tokenizer.backend_tokenizer.encode(text).ids.count(end) == 1  # as others read it
+    (ids,), _ = tokenize([Document("x", "plain text")], tokenizer)
+    assert ids[:-1].tolist() == tokenizer.backend_tokenizer.encode("plain text").ids
 
 
 # From token ids to splits and blocks

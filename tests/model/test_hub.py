@@ -140,6 +140,17 @@ def test_a_dataset_that_the_hub_lacks_is_refused(step):
     refused(done, "not in the cache, and the Hub")
 
 
+def test_a_dataset_of_several_configurations_lists_them(step, hub):
+    folder = hub.folder / "datasets/owner/two"
+    folder.mkdir(parents=True)
+    for name in ("first", "second"):
+        parquet.write_table(pa.table({"text": ["a"]}), folder / f"{name}.parquet")
+    configs = [{"config_name": n, "data_files": f"{n}.parquet"} for n in ("first", "second")]
+    (folder / "README.md").write_text(f"---\n{json.dumps({'configs': configs})}\n---\n")
+    done = step("create_dataset.py", "--corpus", "hub:owner/two")
+    refused(done, "has several configurations; give one, hub:owner/two:NAME, of: first, second")
+
+
 def test_a_streamed_dataset_holds_out_what_a_downloaded_one_does(step, hub, chain):
     left = {}
     for name, more in (

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +26,7 @@ from toolkit.training import pace as training_pace
 from toolkit.training import plan, preflight, trackers
 from toolkit.training.checkpoints import find_checkpoint
 from toolkit.training.compute_rate import training_operations_per_token
+from toolkit.training.learning_rate_trials import pick_learning_rate
 from toolkit.training.log_history import read_log
 from toolkit.training.plan import how_validation_went, make_plan, seconds_left
 from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
@@ -310,6 +313,52 @@ def test_an_absent_tracker_is_named_with_its_command(run, tmp_path, monkeypatch)
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="--report_to trackio needs .*: pip install trackio"):
         trainer_for(run, tmp_path, report_to="trackio")
+
+
+def test_each_runs_tracker_writes_into_its_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        trackers.prepare_tracker("wandb", tmp_path / name)
+        assert os.environ["WANDB_DIR"] == str(tmp_path / name / "wandb")
+    monkeypatch.setenv("WANDB_DIR", "/the users")
+    trackers.prepare_tracker("wandb", tmp_path / "a")
+    assert os.environ["WANDB_DIR"] == "/the users"
+
+
+def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signals(
+    run, tmp_path, monkeypatch
+):
+    before = signal.getsignal(signal.SIGINT)
+    evaluated = []
+    monkeypatch.setattr(PipelineTrainer, "evaluate", lambda *_: evaluated.append(1))
+
+    def make_trainer(plan):
+        trainer = trainer_for(run, tmp_path, max_steps=4)
+        step = trainer.training_step
+        trainer.training_step = lambda *given: (os.kill(os.getpid(), signal.SIGINT), step(*given))[
+            1
+        ]
+        return trainer
+
+    with pytest.raises(KeyboardInterrupt):
+        pick_learning_rate(
+            make_trainer, {"steps": 4, "learning_rate": 1e-3}, read_splits(run)["test"]
+        )
+    assert signal.getsignal(signal.SIGINT) == before and not evaluated
+
+    def diverging(plan):
+        trainer = trainer_for(run, tmp_path, max_steps=4)
+        monkeypatch.setattr(trainer, "training_step", explode)
+        return trainer
+
+    def explode(*_):
+        raise UserError("training diverged")
+
+    with pytest.raises(UserError, match="every trial diverged"):
+        pick_learning_rate(diverging, {"steps": 4, "learning_rate": 1e-3}, read_splits(run)["test"])
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_tensorboard_gets_the_curves(run, tmp_path):

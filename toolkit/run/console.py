@@ -13,6 +13,11 @@ def complain(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def count(number: int, what: str) -> str:
+    """Return a number of things: 1 row, 1,200 rows."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people say it: 1 min 20 s, 5 h 15 min."""
     minutes, rest = divmod(round(seconds), 60)

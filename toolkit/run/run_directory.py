@@ -30,6 +30,7 @@ from toolkit.run.records import (
 from toolkit.run.source import source_of
 from toolkit.run.steps import label
 
+NOTES_SHOWN = 6
 SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
 
 
@@ -39,6 +40,7 @@ class Step:
     def __init__(self, folder: Path):
         self.results: dict[str, Any] = {}
         self.measured: dict[str, Any] = {}
+        self.notes: list[str] = []  # lines that the console prints before it
         self.summary = ""  # the line the console prints
         self.earlier_is_intact = (
             True  # False once the step has changed an artifact of its earlier run
@@ -205,7 +207,16 @@ class RunDirectory(Records):
             raise
         finally:
             remove(self.path / SCRATCH)
+        for line in shortened(step.notes):
+            say(f"{label(name)} {line}")
         say(f"{label(name)} {step.summary}")
+
+
+def shortened(notes: list[str]) -> list[str]:
+    more = len(notes) - NOTES_SHOWN
+    return notes[:NOTES_SHOWN] + (
+        [f"... and {more:,} more notes, in the record"] if more > 0 else []
+    )
 
 
 def seed_everything(seed: int) -> None:

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.corpus.tokenizing import encode_text
 from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.run.files import write_atomically
 from toolkit.scoring.losses import score_pieces
@@ -87,7 +88,7 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     continued = continue_all(generator, prompts, [sampling] * len(prompts), exam.seed)
     samples = [[row.new for row in group] for group in continued]
     examples = exam.examples()
-    longest = max((len(exam.tokenizer(text)["input_ids"]) for _, text in examples), default=0)
+    longest = max((len(encode_text(text, exam.tokenizer)) for _, text in examples), default=0)
     greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
     settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
     bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)

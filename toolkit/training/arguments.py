@@ -1,5 +1,6 @@
 """Step 6's options as the library's TrainingArguments; `--trainer KEY=VALUE ...` sets the rest."""
 
+import re
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
@@ -16,7 +17,14 @@ REFUSED = {
     "deepspeed": "use torchrun: a GPT-2 fits on every card",
     "save_strategy": "what is trained is taken from the checkpoint of the best validation",
     "fsdp": "use torchrun: a GPT-2 fits on every card",
+    "save_only_model": "an interrupted training could not go on",
+    "push_to_hub": "take the runner's --push_to_hub, which publishes the finished run, private",
 }
+REFUSED |= dict.fromkeys(
+    (name for name in TrainingArguments.__dataclass_fields__ if name.startswith("hub_")),
+    "log in with `hf auth login` and take the runner's --push_to_hub",
+)
+SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)\w{16,}|\b[0-9a-f]{40}\b")
 
 
 class ArgumentParser(HfArgumentParser):
@@ -61,6 +69,13 @@ def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:
     words = []
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        if SECRET.search(value) or key in REFUSED:
+            pair = f"{key}=..."  # it may be a secret: it goes nowhere, not even to the screen
+        if SECRET.search(value):
+            raise UserError(
+                f"--trainer {pair}: looks like a secret, and flags are written to records and "
+                "reports; give secrets by environment variables"
+            )
         if not equals or key not in TrainingArguments.__dataclass_fields__:
             raise UserError(
                 f"--trainer {pair}: must be KEY=VALUE, KEY a field of TrainingArguments"

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -18,6 +19,8 @@ from toolkit.run.command import UserError
 from toolkit.run.processes import any_process
 from toolkit.training.log_history import as_line
 
+SETTINGS = {"betas", "eps", "momentum"}  # of optimizers, but for rate and decay
+
 
 class RefreshCopies(TrainerCallback):
     """Let the copies of weights in the run's precision follow the weights."""
@@ -29,6 +32,39 @@ class RefreshCopies(TrainerCallback):
         self.kernels.refresh()
 
     on_train_begin = on_optimizer_step  # a checkpoint's weights may have come
+
+
+class ObeyThePlan(TrainerCallback):
+    """Train by this run's rate, decay and schedule where a checkpoint brought its own.
+
+    The library loads settings with an optimizer's state: with `--resume CHECKPOINT --learning_rate
+    1e-5` it would go on at the checkpoint's rate, while every record says 1e-5.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any,
+        lr_scheduler: Any,
+        **_: Any,
+    ) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps both
+        scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=True):
+            group |= {name: optimizer.defaults[name] for name in SETTINGS & group.keys()}
+            group["weight_decay"] = decay
+        if isinstance(scheduler, LambdaLR):
+            peaks = [args.learning_rate] * len(optimizer.param_groups)
+            rates = [
+                p * f(scheduler.last_epoch)
+                for p, f in zip(peaks, scheduler.lr_lambdas, strict=True)
+            ]
+            state_of_it = {**scheduler.state_dict(), "base_lrs": peaks, "_last_lr": rates}
+            scheduler.load_state_dict(state_of_it)
+            for group, peak, rate in zip(optimizer.param_groups, peaks, rates, strict=True):
+                group |= {"initial_lr": peak, "lr": rate}
 
 
 class StopWhenDiverged(TrainerCallback):
@@ -73,9 +109,12 @@ class EarlyStopping(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        control.should_training_stop |= self.is_over(state)
+
+    def is_over(self, state: TrainerState) -> bool:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
-            control.should_training_stop = True
+        since_best = len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        return since_best >= self.patience
 
 
 class KeepBestAndLast(TrainerCallback):
@@ -120,8 +159,12 @@ class SaveOnSignal(TrainerCallback):
                 return
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+        self.end()
+
+    def end(self) -> None:
+        """Leave signals to whom they were before; a training that fails does not end itself."""
+        while self._earlier:
+            signal.signal(*self._earlier.popitem())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -146,7 +189,10 @@ class LogHistory(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.path.write_text("".join(as_line(entry) for entry in state.log_history))
+            self.write(state)
+
+    def write(self, state: TrainerState) -> None:
+        self.path.write_text("".join(as_line(entry) for entry in state.log_history))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

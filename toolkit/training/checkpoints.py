@@ -18,8 +18,8 @@ OWNER = "made_for.json"
 def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | None:
     """Return the checkpoint folder to resume from, or None to start anew (`folder` is emptied).
 
-    `configuration`: the hash of step 6's record; under `auto`, checkpoints of any other are
-    discarded.
+    `configuration`: the hash of step 6's record; under `auto`, checkpoints of another one are
+    discarded, but for those of a training that was stopped: they are set aside, which is said.
     `resume`: auto, never, or a checkpoint folder, which must be whole. Broken newer ones are
     passed over.
     """
@@ -29,7 +29,10 @@ def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | Non
         own(folder, configuration)
         return Path(resume)
     owner = folder / OWNER
-    if resume == "auto" and owner.exists() and owner.read_text() == json.dumps(configuration):
+    ours = owner.exists() and owner.read_text() == json.dumps(configuration)
+    if resume == "auto" and not ours:
+        set_stopped_aside(folder)
+    if resume == "auto" and ours:
         for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
             problem = what_is_broken(checkpoint)
             if problem is None:
@@ -39,6 +42,24 @@ def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | Non
     shutil.rmtree(folder, ignore_errors=True)
     own(folder, configuration)
     return None
+
+
+def set_stopped_aside(folder: Path) -> None:
+    """Rename a folder of checkpoints if the newest whole one is not the end of its training."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+    whole = next((path for path in checkpoints if what_is_broken(path) is None), None)
+    if whole is None:
+        return
+    state = json.loads((whole / "trainer_state.json").read_text())
+    if step_of(whole) >= state.get("max_steps", 0):
+        return
+    aside = folder.with_name(f"{folder.name}_stopped_at_{step_of(whole)}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    say(
+        f"       a training that was stopped was made for other flags: kept in {aside}; go on from "
+        f"it with --resume {aside / whole.name}, or delete it"
+    )
 
 
 def own(folder: Path, configuration: str) -> None:

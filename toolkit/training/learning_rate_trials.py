@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
-from transformers import Trainer
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from toolkit.run.command import UserError
 from toolkit.run.console import say
+from toolkit.training.trainer import PipelineTrainer
 
 FACTORS = (0.3, 1.0, 3.0, 10.0)  # of the usual learning rate
 FEWEST_STEPS, MOST_STEPS, SHARE_OF_STEPS = 10, 40, 0.1
@@ -22,7 +22,9 @@ def trial_steps(steps: int) -> int:
 
 
 def pick_learning_rate(
-    make_trainer: Callable[[dict[str, Any]], Trainer], plan: dict[str, Any], validation: Dataset
+    make_trainer: Callable[[dict[str, Any]], PipelineTrainer],
+    plan: dict[str, Any],
+    validation: Dataset,
 ) -> dict[str, Any]:
     """Return the best `learning_rate` of a few short trials, their `trial_steps`, and the `trials`.
 
@@ -37,11 +39,16 @@ def pick_learning_rate(
     for rate in (factor * plan["learning_rate"] for factor in FACTORS):
         trainer = make_trainer({**short, "learning_rate": rate})
         trainer.args.save_strategy = SaveStrategy.NO
+        trainer.args.eval_strategy = IntervalStrategy.NO
         try:
             trainer.train()
+            if trainer.interruption.came:
+                raise KeyboardInterrupt
             loss = trainer.evaluate(held_out)["eval_loss"]
         except UserError:
             loss = math.inf
+        finally:
+            trainer.interruption.end()
         trials.append({"learning_rate": rate, "validation_loss": loss})
         say(f"       tried learning rate {rate:g}: validation loss {loss:.3f}")
     if all(math.isinf(trial["validation_loss"]) for trial in trials):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
 
 from toolkit.model.kernels import choose_kernels
 from toolkit.model.library_internals import not_missing_in_checkpoints
@@ -16,6 +16,7 @@ from toolkit.training.callbacks import (
     EarlyStopping,
     KeepBestAndLast,
     LogHistory,
+    ObeyThePlan,
     RefreshCopies,
     SaveOnSignal,
     StopWhenDiverged,
@@ -34,6 +35,7 @@ class PipelineTrainer(Trainer):
       evaluation averages the means of batches, holds full logits, and draws a random number, so
       that dropout differs afterwards.
     Everything that is added is a callback:
+    - `ObeyThePlan`: a checkpoint's state does not bring back the rate it was made with.
     - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
     - `TokenCount`, `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two):
       honest counts and speeds, of tokens of text.
@@ -63,10 +65,12 @@ class PipelineTrainer(Trainer):
             model.compile_body()
         self.token_count, self.interruption = TokenCount(), SaveOnSignal()
         self.stopwatch = Stopwatch(self.token_count)
+        self.log_file, self.early_stopping = LogHistory(history_path), None
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         for callback in (
             RefreshCopies(self.kernels),
+            ObeyThePlan(),
             self.token_count,
             self.stopwatch,
             self.interruption,
@@ -74,14 +78,30 @@ class PipelineTrainer(Trainer):
             Forecast(self.stopwatch, plan),
             KeepBestAndLast(),
             TrainingBar(),
-            LogHistory(history_path),
+            self.log_file,
         ):
             self.add_callback(callback)
         if patience:
-            self.add_callback(EarlyStopping(patience))
+            self.early_stopping = EarlyStopping(patience)
+            self.add_callback(self.early_stopping)
         # Before all others, trackers among them, so that they see what it adds to the log.
         speedometer = Speedometer(self.stopwatch, plan, device, precision)
         self.callback_handler.callbacks.insert(0, speedometer)
+
+    def take_over_ended(self, checkpoint: Path) -> bool:
+        """Tell whether training had ended at a checkpoint, and if so take over its state.
+
+        Trained on from there, the library's Trainer takes a step more.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        stopped = self.early_stopping is not None and self.early_stopping.is_over(state)
+        if state.global_step < self.args.max_steps and not stopped:
+            return False
+        self.state = state
+        self.token_count.on_train_begin(self.args, state, self.control)
+        if self.is_world_process_zero():
+            self.log_file.write(state)
+        return True
 
     def compute_loss(
         self,

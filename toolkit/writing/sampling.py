@@ -14,6 +14,8 @@ with lazily():
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
+    from toolkit.corpus.tokenizing import encode_text
+
 OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
@@ -93,8 +95,7 @@ def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]
         prompt.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"the prompt is no text: half a character at {error.start}") from None
-    ids = tokenizer.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
-    return ids or [tokenizer.eos_token_id]
+    return encode_text(prompt, tokenizer) or [tokenizer.eos_token_id]
 
 
 def openings(
