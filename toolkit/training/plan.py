@@ -129,7 +129,7 @@ def plan_training(
         "epochs": None if streamed else steps / steps_per_epoch,
         "per_device_train_batch_size": asked["per_device_train_batch_size"],
         "gradient_accumulation_steps": asked["gradient_accumulation_steps"],
-        **planned_tokens(held_out, batch, blocks),
+        **planned_tokens(held_out if streamed else train, batch, blocks),
         "tokens_per_validation": held_out["tokens_in_blocks"],
         "learning_rate": usual["learning_rate"]
         if asked["learning_rate"] in (None, "auto")
