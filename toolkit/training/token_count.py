@@ -36,9 +36,8 @@ class TokenCount(TrainerCallback, KeptInCheckpoints):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if state.global_step:
-            saved = state.stateful_callbacks[type(self).__name__]["attributes"]
-            self.totals = {kind: saved[kind] for kind in KINDS}
+        if kept := state.stateful_callbacks.get(type(self).__name__):
+            self.totals = {kind: kept["attributes"][kind] for kind in KINDS}
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         counts = sum_over_processes(torch.stack(self._step).sum(0)).tolist()
