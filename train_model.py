@@ -13,7 +13,6 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configure_trainer import read_trainer
 from load_gpt2 import read_gpt2, read_tokenizer
@@ -33,7 +32,7 @@ with lazily():
     from toolkit.model.trainable import copy_adapter, open_checkpoint
     from toolkit.training.checkpoints import find_checkpoint, step_of
     from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
-    from toolkit.training.plan import how_validation_went, tokens_after
+    from toolkit.training.plan import how_validation_went
     from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
     from toolkit.training.trainer import PipelineTrainer
 
@@ -75,7 +74,6 @@ def train_model(
                 f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
                 "the same command goes on from there"
             )
-        plan = run.results("configure_trainer")
         model = best_model(state, run)
         folder = step.folder("model")
         if run.record("configure_trainer")["options"]["lora_rank"]:
@@ -86,20 +84,26 @@ def train_model(
         tokenizer.save_pretrained(folder)
         step.results = {
             "steps": state.global_step,
-            "tokens": tokens_after(state.global_step, plan),
+            **trainer.token_count.totals,
             "stopped_early": state.global_step < state.max_steps,
             "best_step": state.best_global_step,
             "best_validation_loss": state.best_metric,
             **stream_results(trainer),
         }
-        step.measured = measure(trainer, plan)
+        step.measured = measure(trainer)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
         validations = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
         step.results["verdict"] = how_validation_went(validations)
         speed = f"{step.measured['tokens_per_second']:,} tokens/s"
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
+        tokens = ""
+        if run.results("create_dataset")["completions"]:
+            tokens = (
+                f", {step.results['tokens']:,} tokens of text, "
+                f"{step.results['tokens_learned']:,} of them learned,"
+            )
         step.summary = (
-            f"trained {state.global_step:,} steps{stopped} at {speed}; "
+            f"trained {state.global_step:,} steps{stopped}{tokens} at {speed}; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
             f"{step.results['verdict']}" + describe_stream(step.results)
         )
@@ -138,17 +142,14 @@ def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
     return model.to(run.device).eval()
 
 
-def measure(trainer: PipelineTrainer, plan: dict[str, Any]) -> dict[str, float]:
+def measure(trainer: PipelineTrainer) -> dict[str, float]:
     """Return the speed and memory of the training loop, its first step aside."""
-    watch, last = trainer.stopwatch, trainer.state.global_step
-    if watch.steps > 0:
-        tokens = tokens_after(last, plan) - tokens_after(last - watch.steps, plan)
-        speed = tokens / watch.seconds
-    else:  # all but a step was done before: as the log says
+    speed = trainer.stopwatch.tokens_per_second
+    if not speed:  # all but a step was done before: as the log says
         logged = [entry.get("tokens_per_second", 0) for entry in trainer.state.log_history]
         speed = statistics.median(list(filter(None, logged)) or [0])
     return {
-        "seconds": round(watch.seconds, 3),
+        "seconds": round(trainer.stopwatch.seconds, 3),
         "tokens_per_second": round(speed),
         "peak_memory_bytes": peak_memory_bytes(),
     }

@@ -119,7 +119,8 @@ def read_splits(run: RunDirectory) -> Splits:
 
 def summarize(results: dict[str, Any]) -> str:
     counts = {name: account["blocks"] for name, account in results["splits"].items()}
-    notes = []
+    train, size = results["splits"]["train"], results["block_size"]
+    examples, notes = "tokens_learned" in train, []
     for key, what in (
         ("tokens_left_over", "tokens left over"),
         ("examples_dropped_too_long", "examples dropped: longer than a block"),
@@ -141,13 +142,18 @@ def summarize(results: dict[str, Any]) -> str:
     if stream := results.get("stream"):
         where = f"found in the first {stream['documents_read']:,} documents; "
         return (
-            f"training blocks of {results['block_size']} tokens come from the stream, {held_out} "
+            f"training {'examples in rows' if examples else 'blocks'} of {size} tokens come from "
+            f"the stream, {held_out} "
             f"({where if stream['documents_read'] else ''}{'; '.join(notes)})"
         )
-    return (
-        f"{counts['train']:,} training blocks of {results['block_size']} tokens, {held_out} "
-        f"({'; '.join(notes)})"
-    )
+    blocks = f"{counts['train']:,} training blocks of {size} tokens, "
+    if examples:
+        blocks = (
+            f"{counts['train']:,} training examples in rows of {size} tokens: "
+            f"{train['tokens_in_blocks']:,} tokens of text, {train['tokens_learned']:,} of them "
+            f"learned, {train['padding_tokens']:,} padding; "
+        )
+    return f"{blocks}{held_out} ({'; '.join(notes)})"
 
 
 @command

@@ -179,9 +179,13 @@ def make_plan(model: Any, options: argparse.Namespace) -> dict[str, Any]:
         eval_steps=options.steps,
         logging_steps=1,
     )
-    blocks = {"train": options.steps * options.blocks, "validation": 1}
+    counts = {"train": options.steps * options.blocks, "validation": 1}
+    accounts = {
+        split: {"blocks": count, "tokens_in_blocks": count * options.block_size}
+        for split, count in counts.items()
+    }
     operations = training_operations_per_token(plain_model(model), options.block_size)
-    plan = plan_training(vars(asked), blocks, options.block_size, FROM_SCRATCH)
+    plan = plan_training(vars(asked), accounts, FROM_SCRATCH)
     return {"operations_per_token": operations, **plan}
 
 

@@ -460,24 +460,26 @@ def test_copies_differ_at_most_in_space_and_case_and_are_named(finished, tmp_pat
     assert all(name.startswith("x.jsonl:") for name in copied["names"])
 
 
-@given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 5), st.integers(0, 60))
-def test_the_plan_counts_tokens_as_the_batches_do(blocks, micro_batch, accumulation, steps):
-    from toolkit.training.plan import plan_training, tokens_after
+@given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 5))
+def test_the_plan_counts_steps_and_tokens_as_the_batches_do(blocks, micro_batch, accumulation):
+    from toolkit.training.plan import plan_training
 
     asked = {
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
-        "max_steps": steps or 1,
+        "max_steps": 1,
     }
     names = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps", "learning_rate")
     asked |= dict.fromkeys(names)
     usual = {"num_train_epochs": 1.0, "learning_rate": 1.0}
-    plan = plan_training(asked, {"train": blocks, "validation": 1}, 16, usual)
+    train = {"blocks": blocks, "tokens_in_blocks": 16 * blocks}
+    held_out = {"blocks": 2, "tokens_in_blocks": 32}
+    plan = plan_training(asked, {"train": train, "validation": held_out}, usual)
     batch = micro_batch * accumulation
     epoch = [min(batch, blocks - start) for start in range(0, blocks, batch)]
     assert plan["steps_per_epoch"] == len(epoch)
-    rounds = epoch * (steps // len(epoch) + 1)
-    assert tokens_after(steps, plan) == sum(rounds[:steps]) * 16
+    assert plan["tokens_per_step"] == 16 * batch and plan["tokens_per_validation"] == 32
+    assert plan["tokens_per_epoch"] == 16 * sum(epoch) and "learned_per_step" not in plan
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(run_copy, tmp_path):

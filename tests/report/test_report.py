@@ -127,7 +127,17 @@ def test_completions_are_reported_with_rouge(finished, tmp_path):
     results = json.loads((run / "evaluate_model.json").read_text())["results"]
     assert results["rouge"]["examples"] == 12
     assert 0 <= results["rouge"]["tuned"]["rouge1"] <= 1
-    assert "ROUGE-L" in (run / "report.html").read_text()
+    records = {p.stem: json.loads(p.read_text())["results"] for p in run.glob("*.json")}
+    trained, train = records["train_model"], records["train_test_split"]["splits"]["train"]
+    lines = (
+        f"about {records['configure_trainer']['tokens_per_step']:,} of text",
+        f"{trained['tokens']:,} of text, {trained['tokens_learned']:,} of them learned",
+        f"{trained['padding_tokens']:,} of padding",
+        f"{train['tokens_learned']:,}",
+        f"{train['padding_tokens']:,}",
+    )
+    pages = [(run / name).read_text() for name in ("report.html", "report.md", "model_card.md")]
+    assert all(line in page for line in lines for page in pages) and "ROUGE-L" in pages[0]
     error = shell("evaluate_model.py", "--run_dir", str(run), "--stride", "4")
     assert error.returncode == 2 and "scored one by one" in error.stderr
 

@@ -1,7 +1,9 @@
 """The losses and metrics that are reported, against plain PyTorch."""
 
+import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,15 +12,16 @@ import torch
 from configure_trainer import TrainerOptions, build_trainer
 from create_dataset import read_documents
 from load_gpt2 import read_gpt2
-from tests.conftest import library_model, without_dropout
+from tests.conftest import chain_main, library_model, without_dropout
 from toolkit.blocks.collator import collate
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.losses import count_text, score_blocks
 from toolkit.scoring.metrics import as_metrics
 from toolkit.scoring.windows import find_pieces
-from toolkit.training.plan import make_plan
+from toolkit.training import pace
+from toolkit.training.plan import describe_plan, make_plan
 from train_model import read_tuned
-from train_test_split import read_splits
+from train_test_split import read_splits, summarize
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,127 @@ def test_masked_losses_are_means_over_the_learned_tokens(
     trainer.train()
     logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
     assert logged == pytest.approx(plain(seen[: micro_batch * accumulation]), abs=1e-5)
+
+
+def counted(blocks, size):
+    """Tokens of text, those learned and padding of examples, one by one."""
+    text = learned = 0
+    for block in blocks:
+        labels = collate([block])["labels"][0].tolist()
+        text += int(block["length"])
+        learned += sum(label != -100 for label in labels[1:])
+    return {
+        "tokens": text,
+        "tokens_learned": learned,
+        "padding_tokens": len(blocks) * size - text,
+    }
+
+
+def test_step_5_counts_text_what_is_learned_and_padding(answers):
+    results = answers.results("train_test_split")
+    for name, split in read_splits(answers).items():
+        account, expected = results["splits"][name], counted(list(split), results["block_size"])
+        assert account["tokens_in_blocks"] == expected["tokens"]
+        assert account["tokens_learned"] == expected["tokens_learned"] > 10
+        assert account["padding_tokens"] == expected["padding_tokens"] > 10
+    train = results["splits"]["train"]
+    assert summarize(results).startswith(
+        f"{train['blocks']} training examples in rows of {results['block_size']} tokens: "
+        f"{train['tokens_in_blocks']:,} tokens of text, {train['tokens_learned']:,} of them "
+        f"learned, {train['padding_tokens']:,} padding; "
+        f"{results['splits']['validation']['blocks']} for validation"
+    )
+
+
+@pytest.mark.parametrize("micro_batch, accumulation", [(4, 1), (3, 2)])
+def test_an_epoch_has_the_tokens_that_the_plan_foresaw(
+    answers, tmp_path, micro_batch, accumulation
+):
+    options = {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "save_steps": 2,
+    }
+    trainer, model, splits = trainer_for(answers, tmp_path, **options)
+    plan, _ = make_plan(model, TrainerOptions(**options), answers)
+    expected = counted(list(splits["train"]), answers.results("train_test_split")["block_size"])
+    assert plan["tokens_per_epoch"] == expected["tokens"]
+    assert plan["learned_per_epoch"] == expected["tokens_learned"]
+    assert plan["tokens_per_validation"] == sum(splits["validation"]["length"])
+    share = micro_batch * accumulation / len(splits["train"])
+    assert plan["tokens_per_step"] == round(share * expected["tokens"])
+    assert plan["learned_per_step"] == round(share * expected["tokens_learned"])
+    said = f"steps of about {plan['tokens_per_step']:,} tokens of text, {plan['learned_per_step']}"
+    measured = {"predicted_peak_memory_bytes": 1, "predicted_disk_bytes": 1}
+    assert f"{said} of them learned (1 epochs)" in describe_plan(plan, measured)
+    trainer.train()
+    assert trainer.token_count.totals == expected
+    assert trainer.token_count.totals["tokens"] > trainer.stopwatch.tokens > 0  # the first step's
+
+
+def test_counts_and_speeds_are_those_of_the_batches_also_after_resuming(
+    answers, tmp_path, monkeypatch
+):
+    """By a clock on which every step takes one second."""
+    clock = itertools.count()
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    options = {"max_steps": 5, "eval_steps": 5}
+    trainer, _, _ = trainer_for(answers, tmp_path, **options)
+    seen, collator = [], trainer.data_collator
+    trainer.data_collator = lambda blocks: seen.append(blocks) or collator(blocks)
+    trainer.train()
+    size = answers.results("train_test_split")["block_size"]
+    assert trainer.token_count.totals == counted(sum(seen[:5], []), size)
+    log = trainer.state.log_history
+    speeds = [entry["tokens_per_second"] for entry in log if "tokens_per_second" in entry]
+    assert speeds == [counted(blocks, size)["tokens"] for blocks in seen[1:5]]
+    stopped, _, _ = trainer_for(answers, tmp_path / "stopped", **options)
+    stopped.interruption.came = True
+    stopped.train()
+    again, _, _ = trainer_for(answers, tmp_path / "stopped", **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "stopped/checkpoints/checkpoint-1"))
+    assert stopped.token_count.totals["tokens"] == counted(seen[0], size)["tokens"]
+    assert again.token_count.totals == trainer.token_count.totals
+
+
+def test_a_run_without_padding_has_the_losses_of_one_with_it(answers, tmp_path):
+    losses = []
+    for padding in (True, False):
+        trainer, model, _ = trainer_for(
+            answers,
+            tmp_path / str(padding),
+            max_steps=8,
+            eval_steps=4,
+            learning_rate=1e-3,
+            per_device_train_batch_size=3,
+            gradient_accumulation_steps=2,
+        )
+        model.keeps_padding = padding
+        trainer.train()
+        log = trainer.state.log_history
+        losses.append([e[k] for k in ("loss", "eval_loss") for e in log if k in e])
+    assert len(losses[0]) == 10 and losses[0][0] - losses[0][7] > 0.1
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_stream_of_examples_is_planned_by_validation_and_counted_as_it_comes(
+    answers, finished, tmp_path, capsys
+):
+    corpus = answers.record("create_dataset")["options"]["corpus"]
+    words = ["--run_dir", tmp_path / "run", "--device", "cpu", "--model", finished.path / "model"]
+    words += ["--corpus", *corpus, "--prompt_column", "question", "--completion_column", "answer"]
+    chain_main(*words, "--streaming", "--max_steps", "6", "--to_step", "7")
+    run = RunDirectory(tmp_path / "run", seed=42, device="cpu", precision="fp32")
+    trained, plan = run.results("train_model"), run.results("configure_trainer")
+    splits, size = read_splits(run), run.results("train_test_split")["block_size"]
+    expected = counted(list(itertools.islice(splits["train"], 6 * 4)), size)
+    assert {name: trained[name] for name in expected} == expected
+    held_out = splits["validation"]["length"]
+    assert plan["tokens_per_step"] == round(4 * sum(held_out) / len(held_out))
+    out = capsys.readouterr().out
+    assert f"training examples in rows of {size} tokens come from the stream" in out
+    assert f"trained 6 steps, {expected['tokens']:,} tokens of text, " in out
 
 
 def test_a_model_tuned_on_completions_stops_by_itself(answers, tmp_path):

@@ -1,5 +1,6 @@
 """Several processes, as torchrun starts them, train what one process would."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,7 +53,12 @@ def test_two_processes_train_what_one_does(prepared, tmp_path):
         for path in (alone, together)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert (together / "train_model.json").exists()
+    counts = [
+        {name: count for name, count in results.items() if "tokens" in name}
+        for path in (alone, together)
+        for results in [json.loads((path / "train_model.json").read_text())["results"]]
+    ]
+    assert counts[0] == counts[1] and len(counts[0]) == 3
     done = shell("evaluate_model.py", "--run_dir", str(together))
     assert done.returncode == 0, done.stderr
 

@@ -55,16 +55,28 @@ def make_examples(
         splits[name], dropped = pad_examples(part, prompts[name], size, padding=end)
         if not len(splits[name]):
             raise UserError(f"--block_size {size}: every {name} example is longer than that")
-        kept = int(np.sum(splits[name]["length"]))
         accounts[name] = {
             "documents": len(part),
             "blocks": len(splits[name]),
             "tokens_read": part.tokens(),
-            "tokens_in_blocks": kept,
+            **tokens_in(splits[name], size),
             "tokens_left_over": 0,
             **dropped,
         }
     return splits, accounts
+
+
+def tokens_in(examples: Dataset, size: int) -> dict[str, int]:
+    """Return what rows of `size` tokens hold: text, what of it is learned, and padding.
+
+    Learned is what is predicted of completions and their ends: never an example's first token.
+    """
+    text, prompts = (np.asarray(examples[name]) for name in ("length", "prompt_tokens"))
+    return {
+        "tokens_in_blocks": int(text.sum()),
+        "tokens_learned": int((text - np.maximum(prompts, 1)).sum()),
+        "padding_tokens": len(examples) * size - int(text.sum()),
+    }
 
 
 def block_size_for(tokens: dict[str, int], asked: int | None, longest: int) -> int:

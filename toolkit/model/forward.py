@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from toolkit.model.fused_loss import next_token_loss
 from toolkit.model.kernels import PLAIN, Kernels
+from toolkit.model.ragged_rows import RaggedRows
 
 
 class Projection(Conv1D):
@@ -28,6 +29,10 @@ class Projection(Conv1D):
 
     def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
         return kernels.project(x, self.weight, self.bias)
+
+
+def pick(x: Tensor, numbers: Tensor | None) -> Tensor:
+    return x if numbers is None else x.index_select(0, numbers)
 
 
 class Attention(nn.Module):
@@ -45,14 +50,14 @@ class Attention(nn.Module):
         self.in_float32 = config.reorder_and_upcast_attn
         self.weight_dropout, self.dropout = config.attn_pdrop, config.resid_pdrop
 
-    def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
+    def forward(self, x: Tensor, kernels: Kernels, wanted: Tensor | None) -> Tensor:
         parts = self.c_attn(x, kernels).view(*x.shape[:-1], 3, self.heads, self.depth)
         if self.in_float32:
             parts = parts.float()
         rate = self.weight_dropout if self.training else 0.0
         mixed = kernels.attend(self.number, *parts.unbind(-3), self.scale, rate)
-        x = self.c_proj(mixed.reshape(x.shape).to(x.dtype), kernels)
-        return kernels.drop(x, self.dropout if self.training else 0.0)
+        x = pick(mixed.reshape(x.shape).to(x.dtype), wanted)
+        return kernels.drop(self.c_proj(x, kernels), self.dropout if self.training else 0.0)
 
 
 class MLP(nn.Module):
@@ -78,8 +83,9 @@ class Block(GradientCheckpointingLayer):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, kernels: Kernels) -> Tensor:
-        x = x + self.attn(kernels.norm(x, self.ln_1, kernels.products), kernels)
+    def forward(self, x: Tensor, kernels: Kernels, wanted: Tensor | None = None) -> Tensor:
+        mixed = self.attn(kernels.norm(x, self.ln_1, kernels.products), kernels, wanted)
+        x = pick(x, wanted) + mixed
         return x + self.mlp(kernels.norm(x, self.ln_2, kernels.products), kernels)
 
 
@@ -94,18 +100,26 @@ class Body(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.dropout, self.tied = config.embd_pdrop, config.tie_word_embeddings
 
-    def forward(self, ids: Tensor, kernels: Kernels, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        kernels: Kernels,
+        positions: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Return states, (..., width), for token ids of (batch, time), or of what `attend` expects.
 
-        `positions`: of the same shape, where tokens do not stand at 0, 1, 2, ...
+        `positions`: of the same shape, where tokens do not stand at 0, 1, 2, ... `wanted`: of ids
+        in one row, the numbers of those whose states are returned; default: of all.
         """
         if positions is None:
             positions = torch.arange(ids.shape[-1], device=ids.device)
         x = kernels.embed(ids, self.wte.weight, self.tied)
         x = x + kernels.embed(positions, self.wpe.weight)
         x = kernels.drop(x.to(kernels.stream), self.dropout if self.training else 0.0)
-        for block in self.h:
+        for block in self.h[:-1]:
             x = block(x, kernels)
+        x = self.h[-1](x, kernels, wanted)  # no token takes from another's state after this one
         return kernels.norm(x, self.ln_f, kernels.head)
 
 
@@ -114,7 +128,7 @@ class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
 
     def __init__(self, config: GPT2Config):
         GPT2PreTrainedModel.__init__(self, config)
-        self.transformer = Body(config)
+        self.transformer, self.keeps_padding = Body(config), False
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         # Stock matches no loss of the library: Trainer then counts one label too many in each row.
         self.loss_type = "ForCausalLM"
@@ -136,13 +150,31 @@ class GPT2LMHeadModel(transformers.GPT2LMHeadModel):
         """
         if foreign := [name for name, value in others.items() if value is not None]:
             raise TypeError(f"{foreign[0]}: not here; open the saved folder with transformers")
-        states = self.transformer(input_ids, kernels)
+        weight = self.lm_head.weight
         if labels is None:
-            return kernels.logits(states, self.lm_head.weight)
-        targets, weight = labels[:, 1:], self.lm_head.weight
-        scored, padded = targets != -100, kernels.padded(weight)
-        count = scored.sum() if count is None else count
-        return next_token_loss(states[:, :-1][scored], weight, padded, targets[scored], count)
+            return kernels.logits(self.transformer(input_ids, kernels), weight)
+        states, targets = self.predicting(input_ids, labels[:, 1:], kernels)
+        count = len(targets) if count is None else count
+        return next_token_loss(states, weight, kernels.padded(weight), targets, count)
+
+    def predicting(self, ids: Tensor, targets: Tensor, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        """Return what predicts the targets, states of (rows, width), and these: (targets,).
+
+        `ids`: (batch, time); `targets`: of the tokens, or of all but each row's last; -100 is not
+        predicted, and what no other target needs is not computed. So rows are in the order of the
+        targets, but a few that predict none may follow.
+        """
+        scored = targets != -100
+        if self.keeps_padding or scored.all():
+            return self.transformer(ids, kernels)[:, : targets.shape[1]][scored], targets[scored]
+        rows = RaggedRows(targets)
+        own = kernels.with_attention(rows.attend_with(kernels))
+        return self.transformer(rows.take(ids), own, rows.positions, rows.wanted), rows.targets
+
+    def compile_body(self) -> None:
+        """Compile all but the head. Padding is computed then: other shapes compile anew."""
+        self.transformer.compile()
+        self.keeps_padding = True
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.transformer.wte

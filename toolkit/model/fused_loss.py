@@ -23,10 +23,10 @@ def next_token_loss(
 ) -> torch.Tensor:
     """Return the summed cross entropy of `targets` over `count`: a float32 scalar, in nats.
 
-    `states`: (rows, width), the last hidden states. `weight`: (vocabulary, width), what the
-    gradient goes to; `padded`: the same values in the states' type, with rows of zeros below.
-    `targets`: (rows,), token ids. `count`: how many tokens the whole step predicts, so that
-    micro-batches add up to its mean.
+    `states`: (rows, width), the last hidden states; those behind the targets' do not count.
+    `weight`: (vocabulary, width), what the gradient goes to; `padded`: the same values in the
+    states' type, with rows of zeros below. `targets`: (targets,), token ids. `count`: how many
+    tokens the whole step predicts, so that micro-batches add up to its mean.
     """
     return FusedLoss.apply(states, weight, padded, targets, count)
 
@@ -41,16 +41,18 @@ class FusedLoss(torch.autograd.Function):
         loss = torch.zeros((), device=states.device)
         for start in range(0, len(states), rows):
             part, target = states[start : start + rows], targets[start : start + rows, None]
-            scores = torch.mm(part, padded.T, out=logits[: len(part)])
+            products = torch.mm(part, padded.T, out=logits[: len(part)])
+            products[len(target) :] = 0
+            scores = products[: len(target)]
             scores[:, vocabulary:] = -torch.inf
             # Shares are float32: in fp16 that of a token beyond 17 nats is 0, its loss infinite.
             shares = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
             share = shares.gather(1, target)
             loss += nats_of(share, scores, target).sum()
-            gradient = scores.copy_(shares.scatter_(1, target, share - 1))
-            torch.mm(gradient, padded, out=grad_states[start : start + rows])
+            scores.copy_(shares.scatter_(1, target, share - 1))
+            torch.mm(products, padded, out=grad_states[start : start + rows])
             if grad_padded is not None:
-                grad_padded.addmm_(gradient.T, part)
+                grad_padded.addmm_(products.T, part)
         ctx.save_for_backward(grad_states, grad_padded)
         ctx.like, ctx.count = weight, count
         return loss / count
@@ -80,6 +82,6 @@ def token_losses(
 
     As `next_token_loss`, one by one and without gradients; the rows are few enough at once.
     """
-    logits = torch.mm(states, padded.T)[:, :vocabulary].float()
+    logits = torch.mm(states, padded.T)[: len(targets), :vocabulary].float()
     losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     return losses, logits.argmax(-1) == targets

@@ -34,6 +34,8 @@ ACCOUNT = {
     "blocks": "blocks",
     "tokens_read": "tokens read",
     "tokens_in_blocks": "tokens in blocks",
+    "tokens_learned": "of them learned (completions and their ends)",
+    "padding_tokens": "padding beside them",
     "tokens_left_over": "tokens left over (less than a block)",
     "examples_dropped_too_long": "examples dropped (longer than a block)",
     "tokens_dropped_too_long": "tokens dropped with them",
@@ -176,6 +178,7 @@ def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str,
         "steps": f"{trained['steps']:,} of {plan['steps']:,} planned{epochs}",
         "tokens a step": f"{plan['tokens_per_step']:,}",
         "tokens trained on": f"{trained['tokens']:,}",
+        **example_settings(plan, trained),
         "learning rate": f"{plan['learning_rate']:g}",
         "parameters trained": f"{plan['trainable_parameters']:,}",
     }
@@ -189,6 +192,20 @@ def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str,
             if given
         ],
         "command": as_command("run_pipeline.py", words),
+    }
+
+
+def example_settings(plan: dict[str, Any], trained: dict[str, Any]) -> dict[str, str]:
+    """Return the rows of tokens as they are for prompts with completions; else none."""
+    if "learned_per_step" not in plan:
+        return {}
+    step, learned = plan["tokens_per_step"], plan["learned_per_step"]
+    return {
+        "tokens a step": f"about {step:,} of text, {learned:,} of them learned",
+        "tokens trained on": (
+            f"{trained['tokens']:,} of text, {trained['tokens_learned']:,} of them learned "
+            f"(and {trained['padding_tokens']:,} of padding, not counted)"
+        ),
     }
 
 

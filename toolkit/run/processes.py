@@ -51,6 +51,13 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
+def sum_over_processes(counts: torch.Tensor) -> torch.Tensor:
+    """Return the sums of the processes' counts in every process."""
+    if process_count() > 1:
+        torch.distributed.all_reduce(counts)
+    return counts
+
+
 def own_batches(micro_batch: int, accumulation: int) -> tuple[int, int]:
     """Return a process's micro-batch and accumulation, for the same effective batch of all."""
     processes = process_count()

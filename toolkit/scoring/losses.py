@@ -80,13 +80,12 @@ def score_batch(
     Losses are taken in float32 from the logits; those of the whole batch never exist at once.
     """
     ids, labels = (batch[name].to(model.device) for name in ("input_ids", "labels"))
-    scored = labels[:, 1:] != -100
-    states = model.transformer(ids[:, :-1], kernels)[scored]
+    states, targets = model.predicting(ids[:, :-1], labels[:, 1:], kernels)
     head = kernels.padded(model.lm_head.weight)
     _, rows = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
     found = [
-        token_losses(part, head, model.config.vocab_size, targets)
-        for part, targets in zip(states.split(rows), labels[:, 1:][scored].split(rows), strict=True)
+        token_losses(part, head, model.config.vocab_size, wanted)
+        for part, wanted in zip(states.split(rows), targets.split(rows), strict=True)
     ]
     return tuple(torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
 

@@ -11,8 +11,12 @@ MATRIX = {"cpu": 2048, "cuda": 8192, "mps": 4096}  # large enough to be bound by
 REPETITIONS = 5
 
 
-def training_operations_per_token(model: GPT2LMHeadModel, block_size: int) -> int:
+def training_operations_per_token(
+    model: GPT2LMHeadModel, block_size: int, learned: float = 1.0
+) -> int:
     """Return the floating-point operations of forward and backward, for one token of a block.
+
+    `learned`: the share of the tokens that the head predicts.
 
     Two for each weight of a matrix product going forward, two going back through it where something
     before it is trained, two for its own gradient; attention by the usual count, which ignores that
@@ -27,7 +31,7 @@ def training_operations_per_token(model: GPT2LMHeadModel, block_size: int) -> in
         total += attention + 2 * attention * (reached or trained)
         total += sum(operations_of(weight, reached or trained) for weight in block.parameters())
         reached = reached or trained
-    return total + operations_of(model.lm_head.weight, reached)
+    return total + round(learned * operations_of(model.lm_head.weight, reached))
 
 
 def operations_of(weight: torch.Tensor, reached: bool) -> int:

@@ -15,24 +15,30 @@ from transformers import (
 from toolkit.run.console import duration, say
 from toolkit.training.compute_rate import matrix_product_rate
 from toolkit.training.memory import peak_memory_bytes
-from toolkit.training.plan import seconds_left, tokens_after
+from toolkit.training.plan import seconds_left
+from toolkit.training.token_count import TokenCount
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds of the training loop without evaluating, saving, and the first step (warm-up)."""
+    """Seconds of the training loop without evaluating, saving, and the first step (warm-up).
 
-    def __init__(self) -> None:
-        self.seconds, self.steps = 0.0, -1
+    `steps`: those that were timed; `tokens`: theirs, of text.
+    """
+
+    def __init__(self, count: TokenCount) -> None:
+        self.count = count
+        self.seconds, self.steps, self.tokens = 0.0, -1, 0
         self._since = 0.0
         self._lap = (0.0, 0)
 
-    def lap(self) -> tuple[float, int]:
-        """Return the seconds since the last lap, and the timed steps that took them: 0 or more.
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.steps > 0 else 0.0
 
-        To be called after a step has ended.
-        """
-        (seconds, steps), self._lap = self._lap, (self.seconds, self.steps)
-        return self.seconds - seconds, self.steps - steps
+    def lap(self) -> tuple[float, int]:
+        """Return the seconds since the last lap, and the timed steps' tokens: 0 before any."""
+        (seconds, tokens), self._lap = self._lap, (self.seconds, self.tokens)
+        return self.seconds - seconds, self.tokens - tokens
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._since = time.perf_counter()
@@ -43,6 +49,7 @@ class Stopwatch(TrainerCallback):
         now = time.perf_counter()
         if self.steps >= 0:
             self.seconds += now - self._since
+            self.tokens += self.count.last_step
         self.steps += 1
         self._since = now
 
@@ -67,13 +74,11 @@ class Speedometer(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        seconds, steps = self.stopwatch.lap() if "loss" in (logs or {}) else (0.0, 0)
-        if not steps:
+        seconds, tokens = self.stopwatch.lap() if "loss" in (logs or {}) else (0.0, 0)
+        if not tokens:
             return
         if self.matrix_product_rate is None:
             self.matrix_product_rate = matrix_product_rate(*self.machine)
-        last = state.global_step
-        tokens = tokens_after(last, self.plan) - tokens_after(last - steps, self.plan)
         used = tokens / seconds * self.plan["operations_per_token"] / self.matrix_product_rate
         measured = {
             "tokens_per_second": round(tokens / seconds, 1),
@@ -98,7 +103,7 @@ class Forecast(TrainerCallback):
         step_seconds = self.stopwatch.seconds / 3
         seconds = seconds_left(state.global_step, step_seconds, self.plan)
         if seconds >= 60:
-            speed = self.plan["tokens_per_step"] / step_seconds
+            speed = self.stopwatch.tokens_per_second
             say(f"       {duration(seconds)} to go at {speed:,.0f} tokens/s")
 
 

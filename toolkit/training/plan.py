@@ -64,18 +64,29 @@ def make_plan(
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": effective // micro_batch,
     }
-    blocks = {name: split["splits"][name]["blocks"] for name in ("train", "validation")}
+    accounts = {name: split["splits"][name] for name in ("train", "validation")}
     plan = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trainable_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad),
-        "operations_per_token": training_operations_per_token(plain_model(model), block_size),
-        **plan_training(asked, blocks, block_size, usual),
+        "operations_per_token": operations_per_token(model, accounts["validation"]),
+        **plan_training(asked, accounts, usual),
     }
     measured = {
         "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.of(micro_batch),
         "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
     }
     return plan, measured
+
+
+def operations_per_token(model: torch.nn.Module, account: dict[str, int]) -> int:
+    """Return the floating-point operations of training, for each token of text.
+
+    `account`: step 5's of blocks like those that are trained on.
+    """
+    text = account["tokens_in_blocks"]
+    learned = account.get("tokens_learned", text) / text
+    length = round(text / account["blocks"])
+    return training_operations_per_token(plain_model(model), length, learned)
 
 
 def usual_values(loaded: dict[str, Any], options: Any) -> dict[str, float]:
@@ -88,27 +99,28 @@ def usual_values(loaded: dict[str, Any], options: Any) -> dict[str, float]:
 
 
 def plan_training(
-    asked: dict[str, Any], blocks: dict[str, int], block_size: int, usual: dict[str, float]
+    asked: dict[str, Any], accounts: dict[str, dict[str, Any]], usual: dict[str, float]
 ) -> dict[str, Any]:
     """Return the plan. `asked`: step 6's options, where None leaves a value to us or to `usual`.
 
-    `blocks`: how many blocks train and validation hold; train None for a stream, which counts as
-    one epoch of whole batches. Steps are optimizer steps; the last one of an epoch may see fewer
-    tokens than `tokens_per_step`. The batch sizes asked for are numbers. Raises UserError for a
-    stream without `max_steps`.
+    `accounts`: step 5's of train and validation; a stream, of which nothing is known, counts as
+    one epoch of whole batches, of examples as long as validation's. Steps are optimizer steps;
+    tokens are those of text. The last step of an epoch may see fewer than `tokens_per_step`, and of
+    examples that is the mean. The batch sizes asked for are numbers. Raises UserError for a stream
+    without `max_steps`.
     """
-    streamed = blocks["train"] is None
+    train, held_out = accounts["train"], accounts["validation"]
+    streamed = train["blocks"] is None
     if streamed and not asked["max_steps"]:
         raise UserError("--max_steps is needed with --streaming: a stream has no known end")
     batch = asked["per_device_train_batch_size"] * asked["gradient_accumulation_steps"]
-    if streamed:
-        blocks = {**blocks, "train": asked["max_steps"] * batch}
-    micro_batches = math.ceil(blocks["train"] / asked["per_device_train_batch_size"])
+    blocks = asked["max_steps"] * batch if streamed else train["blocks"]
+    micro_batches = math.ceil(blocks / asked["per_device_train_batch_size"])
     steps_per_epoch = math.ceil(micro_batches / asked["gradient_accumulation_steps"])
     epochs = asked["num_train_epochs"] or usual["num_train_epochs"]
     steps = asked["max_steps"] or math.ceil(epochs * steps_per_epoch)
     # Validation is to cost less than training does: a forward pass costs a third of a step.
-    affordable = steps * batch // (2 * blocks["validation"])
+    affordable = steps * batch // (2 * held_out["blocks"])
     validations = min(MOST_VALIDATIONS, max(1, affordable))
     eval_steps = asked["eval_steps"] or math.ceil(steps / validations)
     return {
@@ -117,9 +129,8 @@ def plan_training(
         "epochs": None if streamed else steps / steps_per_epoch,
         "per_device_train_batch_size": asked["per_device_train_batch_size"],
         "gradient_accumulation_steps": asked["gradient_accumulation_steps"],
-        "tokens_per_step": batch * block_size,
-        "tokens_per_epoch": blocks["train"] * block_size,
-        "tokens_per_validation": blocks["validation"] * block_size,
+        **planned_tokens(held_out if streamed else train, batch, blocks),
+        "tokens_per_validation": held_out["tokens_in_blocks"],
         "learning_rate": usual["learning_rate"]
         if asked["learning_rate"] in (None, "auto")
         else asked["learning_rate"],
@@ -129,24 +140,35 @@ def plan_training(
     }
 
 
+def planned_tokens(account: dict[str, int], batch: int, blocks: int) -> dict[str, int]:
+    """Return the tokens of a step of `batch` blocks, and of an epoch; of examples, those learned.
+
+    `account`: step 5's of blocks like these.
+    """
+    planned = {}
+    for name, kind in (("tokens", "tokens_in_blocks"), ("learned", "tokens_learned")):
+        if kind in account:
+            each = account[kind] / account["blocks"]
+            planned[f"{name}_per_step"] = round(batch * each)
+            planned[f"{name}_per_epoch"] = round(blocks * each)
+    return planned
+
+
 def describe_plan(plan: dict[str, Any], measured: dict[str, Any]) -> str:
     """Return what the console says of a plan, and of what it is foreseen to need."""
     share = plan["trainable_parameters"] / plan["parameters"]
     epochs = f"{plan['epochs']:.3g} epochs" if plan["epochs"] else "from a stream"
     trained = f" of {plan['parameters']:,}" if share < 1 else ""
+    tokens = f"{plan['tokens_per_step']:,} tokens"
+    if "learned_per_step" in plan:
+        tokens = f"about {tokens} of text, {plan['learned_per_step']:,} of them learned"
     return (
         f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
-        f"of {plan['tokens_per_step']:,} tokens ({epochs}), learning rate "
+        f"of {tokens} ({epochs}), learning rate "
         f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
         f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
         f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"
     )
-
-
-def tokens_after(steps: int, plan: dict[str, Any]) -> int:
-    """Return how many tokens the first `steps` steps of a plan train on, ragged ones included."""
-    epochs, rest = divmod(steps, plan["steps_per_epoch"])
-    return epochs * plan["tokens_per_epoch"] + rest * plan["tokens_per_step"]
 
 
 def seconds_left(done: int, step_seconds: float, plan: dict[str, Any]) -> float:

@@ -22,6 +22,7 @@ from toolkit.training.callbacks import (
     StopWhenDiverged,
 )
 from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
+from toolkit.training.token_count import TokenCount
 
 
 class PipelineTrainer(Trainer):
@@ -36,7 +37,8 @@ class PipelineTrainer(Trainer):
     Everything that is added is a callback:
     - `ObeyThePlan`: a checkpoint's state does not bring back the rate it was made with.
     - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
-    - `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two): honest speeds.
+    - `TokenCount`, `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two):
+      honest counts and speeds, of tokens of text.
     - `LogHistory`: the log as a file.
     - `SaveOnSignal`: Ctrl-C loses nothing.
     - `StopWhenDiverged`, `EarlyStopping`, `KeepBestAndLast`: the best model is kept, disk is not.
@@ -60,14 +62,16 @@ class PipelineTrainer(Trainer):
         if model.config.tie_word_embeddings:  # resuming, the library takes it for missing
             not_missing_in_checkpoints(self.model, ["lm_head.weight"])
         if compiled:
-            model.transformer.compile()
-        self.stopwatch, self.interruption = Stopwatch(), SaveOnSignal()
+            model.compile_body()
+        self.token_count, self.interruption = TokenCount(), SaveOnSignal()
+        self.stopwatch = Stopwatch(self.token_count)
         self.log_file, self.early_stopping = LogHistory(history_path), None
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         for callback in (
             RefreshCopies(self.kernels),
             ObeyThePlan(),
+            self.token_count,
             self.stopwatch,
             self.interruption,
             StopWhenDiverged(model.config.vocab_size),
@@ -94,6 +98,7 @@ class PipelineTrainer(Trainer):
         if state.global_step < self.args.max_steps and not stopped:
             return False
         self.state = state
+        self.token_count.on_train_begin(self.args, state, self.control)
         if self.is_world_process_zero():
             self.log_file.write(state)
         return True
@@ -111,6 +116,7 @@ class PipelineTrainer(Trainer):
         are averaged and not summed: hence the factor.
         """
         names = ("input_ids", "labels")
+        self.token_count.note(inputs["labels"])
         with autocast(self.args.device.type, self.precision):  # for adapters; kernels know theirs
             loss = model(
                 **{name: inputs[name] for name in names},
