@@ -1,19 +1,26 @@
 """How fast, and in how much memory, GPT-2 is trained: this pipeline against what users have.
 
     python3 benchmarks/train_throughput.py --blocks 4 --block_size 256 --dropout 0
+    python3 benchmarks/train_throughput.py --examples --shape mini
     python3 benchmarks/train_throughput.py --shape toy --rounds 1    # to see whether it runs
 
 Each contender trains the same GPT-2 (124M, random weights) on the same blocks, in the same batches,
 with the same optimizer, in a process of its own, in turn, `--rounds` times over:
 
     ours        this pipeline's trainer, bf16
+    ours_fp32   the same in float32
     stock_bf16  transformers.Trainer with bf16 (what run_clm.py does)
     stock_fp32  transformers.Trainer in float32
     trl_bf16    TRL's SFTTrainer with bf16 (benchmarks/requirements.txt)
     last_block  ours, all but the last block, the final norm and the head frozen
     lora        ours, adapters of rank 8 alone (benchmarks/requirements.txt)
+    padded      ours, but padding is computed like text
 
-Printed are medians over the rounds of tokens a second (from the median step, the first two aside),
+With `--examples` the rows are prompts and completions (data/dialogues.jsonl), of which only the
+completion is learned, padded to `--block_size`; to the longest of its batch for stock and TRL, as
+TRL does. A second's tokens are those of text.
+
+Printed are medians over the rounds of tokens a second (of the median step, the first two aside),
 peak memory, both as ratios to ours, and the loss curves. Stock training mis-scales GPT-2's loss by
 one token a row; here it is told the right way (`model.loss_type`), which costs no time.
 """
@@ -36,14 +43,25 @@ from typing import Any
 from benchmarks.fresh_process import measure_alone
 from toolkit.run.command import UserError, command
 
-OURS = ("ours", "last_block", "lora")
-CONTENDERS = ("ours", "stock_bf16", "stock_fp32", "trl_bf16", "last_block", "lora")
+OURS = ("ours", "ours_fp32", "last_block", "lora", "padded")
+CONTENDERS = (
+    "ours",
+    "ours_fp32",
+    "stock_bf16",
+    "stock_fp32",
+    "trl_bf16",
+    "last_block",
+    "lora",
+    "padded",
+)
 SHAPES = {
     "gpt2": {"n_positions": 1024},  # 124M parameters
+    "mini": {"n_layer": 5, "n_head": 4, "n_embd": 256, "n_positions": 256, "vocab_size": 8192},
     "toy": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 300},
 }
-BLOCK_SIZE = {"gpt2": 256, "toy": 32}
-TEXT_ENTRIES = {"gpt2": 8192, "toy": 300}  # of the tokenizer that the text goes through
+BLOCK_SIZE = {"gpt2": 256, "mini": 256, "toy": 32}
+TEXT_ENTRIES = {"gpt2": 8192, "mini": 8192, "toy": 300}  # of the tokenizer of the text
+EXAMPLES = "data/dialogues.jsonl"
 WARM_UP = 2  # steps that are not timed
 OPTIONS = {
     "blocks": (4, "blocks a batch"),
@@ -63,18 +81,20 @@ def train(contender: str, options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.training.memory import peak_memory_bytes
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rate = matrix_product_rate(device, "bf16")
+    rate = matrix_product_rate(device, precision_of(contender))
     set_seed(1)
     model = make_model(contender, options)
     operations = training_operations_per_token(plain_model(model), options.block_size)
-    clock = make_clock()
+    clock, tokens = make_clock(), []
     with tempfile.TemporaryDirectory() as folder:
         make = make_trl_trainer if contender == "trl_bf16" else make_trainer
         trainer = make(contender, model, options, Path(folder))
+        trainer.data_collator = count_tokens(trainer.data_collator, contender, tokens)
         trainer.add_callback(clock)
         trainer.train()
-    step = statistics.median(clock.seconds[WARM_UP:])
-    tokens_per_second = options.blocks * options.block_size / step
+    steps = zip(tokens, clock.seconds, strict=False)  # batches may be fetched ahead of their step
+    speeds = [count / seconds for count, seconds in steps]
+    tokens_per_second = statistics.median(speeds[WARM_UP:])
     return {
         "tokens_per_second": tokens_per_second,
         "utilization": tokens_per_second * operations / rate,
@@ -82,6 +102,10 @@ def train(contender: str, options: argparse.Namespace) -> dict[str, Any]:
         "losses": clock.losses,
         "peak_bytes": peak_memory_bytes(),
     }
+
+
+def precision_of(contender: str) -> str:
+    return "fp32" if contender.endswith("fp32") else "bf16"
 
 
 def make_model(contender: str, options: argparse.Namespace) -> Any:
@@ -99,9 +123,11 @@ def make_model(contender: str, options: argparse.Namespace) -> Any:
     model.loss_type, model.config.use_cache = "ForCausalLM", False
     if contender in OURS:
         model = take_over(model)
+    if contender == "padded":
+        model.keeps_padding = True
     if contender == "last_block":
         return train_last_blocks(model, 1)
-    return add_adapters(model, 8) if contender == "lora" else model
+    return add_adapters(model, 8, seed=1) if contender == "lora" else model
 
 
 def make_clock() -> Any:
@@ -148,6 +174,23 @@ def common_arguments(contender: str, options: argparse.Namespace) -> dict[str, A
     }
 
 
+def count_tokens(collate: Any, contender: str, tokens: list[int]) -> Any:
+    """Return the collator, which adds each batch's tokens of text to `tokens`.
+
+    Others than ours get examples padded to the longest of their batch.
+    """
+
+    def collate_and_count(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+        lengths = [int(block.get("length", len(block["input_ids"]))) for block in blocks]
+        tokens.append(sum(lengths))
+        batch = collate(blocks)
+        if contender in OURS or "length" not in blocks[0]:
+            return batch
+        return {name: part[:, : max(lengths)] for name, part in batch.items()}
+
+    return collate_and_count
+
+
 def make_trainer(contender: str, model: Any, options: argparse.Namespace, folder: Path) -> Any:
     """Return this pipeline's Trainer around the model, or the library's."""
     from transformers import Trainer, TrainingArguments
@@ -162,7 +205,7 @@ def make_trainer(contender: str, model: Any, options: argparse.Namespace, folder
     if contender not in OURS:
         return Trainer(model, **made)
     keep_freed_memory()
-    own = {"history_path": folder / "log.jsonl", "precision": "bf16"}
+    own = {"history_path": folder / "log.jsonl", "precision": precision_of(contender)}
     return PipelineTrainer(model, **made, **own, plan=make_plan(model, options))
 
 
@@ -215,6 +258,8 @@ def make_blocks(options: argparse.Namespace) -> Any:
     from toolkit.corpus.sources import Reading, read_corpus
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
+    if options.examples:
+        return make_examples(options)
     texts = [d.text for d in read_corpus(["data/keepers_log"], Reading(), "corpus")["train"]]
     tokenizer = train_byte_level_bpe(texts, TEXT_ENTRIES[options.shape], 1024)
     ids = [token for text in texts for token in tokenizer(text)["input_ids"]]
@@ -222,6 +267,30 @@ def make_blocks(options: argparse.Namespace) -> Any:
     ids *= -(-wanted * size // len(ids))
     rows = [ids[start * size : (start + 1) * size] for start in range(wanted)]
     return Dataset.from_dict({"input_ids": rows}).with_format("numpy")
+
+
+def make_examples(options: argparse.Namespace) -> Any:
+    """Return the bundled dialogues, each with its summary, over and over; too long ones dropped."""
+    from datasets import concatenate_datasets
+
+    from toolkit.blocks.packing import pad_examples
+    from toolkit.corpus.columns import Columns
+    from toolkit.corpus.sources import Reading, read_corpus, with_separator
+    from toolkit.corpus.tokenizing import tokenize
+    from toolkit.model.byte_level_bpe import train_byte_level_bpe
+
+    columns = Columns(prompt="dialogue", completion="summary")
+    read = read_corpus([EXAMPLES], Reading(columns), "corpus")["train"]
+    documents = [with_separator(document, "\nTL;DR: ") for document in read]
+    texts = [document.text + document.completion for document in documents]
+    tokenizer = train_byte_level_bpe(texts, TEXT_ENTRIES[options.shape], 1024)
+    ids, starts, _ = tokenize(documents, tokenizer)
+    rows, _ = pad_examples(ids, starts, options.block_size, tokenizer.eos_token_id)
+    wanted = options.blocks * options.steps
+    rows = concatenate_datasets([rows] * -(-wanted // max(1, len(rows))))
+    if len(rows) < wanted:
+        raise UserError(f"no example fits --block_size {options.block_size}")
+    return rows.select(range(wanted)).with_format("numpy")
 
 
 def no_tokenizer() -> Any:
@@ -237,6 +306,7 @@ def measure(contender: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train in a process of its own."""
     names = ("shape", "block_size", *OPTIONS)
     flags = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+    flags += ["--examples"] * options.examples
     return measure_alone(__file__, "--only", contender, *flags)
 
 
@@ -245,9 +315,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS[:3])
+    usual = ("ours", "stock_bf16", "stock_fp32")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=usual)
     parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="toy: to try this script")
     parser.add_argument("--block_size", type=int, help="tokens a block (default: 256; toy: 32)")
+    parser.add_argument("--examples", action="store_true", help="prompts and completions")
     for name, (value, help_text) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=help_text)
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -259,6 +331,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             f"--block_size {options.block_size} is more than the {positions} positions "
             f"of --shape {options.shape}"
         )
+    if options.examples and "trl_bf16" in (options.only, *options.contenders):
+        raise UserError("trl_bf16 is not measured with --examples; leave it out of --contenders")
     if options.steps <= WARM_UP:
         raise UserError(
             f"--steps must be above {WARM_UP}, got {options.steps}: the first {WARM_UP} are not "
@@ -291,9 +365,13 @@ def show(rounds: dict[str, list[dict]], options: argparse.Namespace) -> None:
     ours = medians["ours"] if "ours" in medians else next(iter(medians.values()))
     model = "GPT-2 124M" if options.shape == "gpt2" else f"a {options.shape} GPT-2"
     print(
-        f"{model}, {options.blocks} x {options.block_size} tokens, dropout {options.dropout}, "
-        f"{options.steps} steps, median of {options.rounds} rounds; "
-        f"bf16 matrix products: {ours['rate'] / 1e9:,.0f} GFLOP/s"
+        f"{model}, {options.blocks} x {options.block_size} tokens"
+        f"{' (padded examples)' * options.examples}, dropout {options.dropout}, "
+        f"{options.steps} steps, median of {options.rounds} rounds; matrix products, GFLOP/s: "
+        + ", ".join(
+            f"{precision} {median['rate'] / 1e9:,.0f}"
+            for precision, median in {precision_of(n): m for n, m in medians.items()}.items()
+        )
     )
     print("contender    tokens/s  ours is  of matmul rate  peak GB  of its memory")
     for name, median in medians.items():

@@ -84,6 +84,15 @@ def test_training_is_measured():
 
 
 @needs_bf16
+def test_training_on_examples_is_measured():
+    words = ["--shape", "mini", "--blocks", 1, "--steps", 3, "--rounds", 1]
+    heading, *rest = printed_by(
+        "train_throughput", *words, "--examples", "--contenders", "stock_bf16"
+    )
+    assert "1 x 256 tokens (padded examples)" in heading and len(rest) == 3
+
+
+@needs_bf16
 @pytest.mark.slow
 def test_every_contender_is_trained():
     train_toy(*CONTENDERS)

@@ -1,5 +1,6 @@
 """Which weights are trained: all, the last blocks and the head (freezing), or adapters (LoRA)."""
 
+import importlib.util
 import shutil
 import warnings
 from collections.abc import Callable
@@ -20,8 +21,7 @@ def train_last_blocks(model: GPT2LMHeadModel, blocks: int) -> GPT2LMHeadModel:
     The head is untied from the embedding: while they are one tensor, the gradient has to go back
     through every block to reach it.
     """
-    if blocks > model.config.n_layer:
-        raise UserError(f"--trainable_blocks {blocks}: the model has {model.config.n_layer} blocks")
+    refuse_more_blocks(blocks, model.config.n_layer)
     model.requires_grad_(False)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.transformer.wte.weight.detach().clone())
@@ -31,16 +31,26 @@ def train_last_blocks(model: GPT2LMHeadModel, blocks: int) -> GPT2LMHeadModel:
     return model
 
 
-def add_adapters(model: GPT2LMHeadModel, rank: int) -> torch.nn.Module:
+def refuse_more_blocks(asked: int, there: int) -> None:
+    if asked > there:
+        raise UserError(f"--trainable_blocks {asked}: the model has {there} blocks")
+
+
+def require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("--lora_rank needs the package peft: pip install 'peft>=0.18'")
+
+
+def add_adapters(model: GPT2LMHeadModel, rank: int, seed: int) -> torch.nn.Module:
     """Return a `peft.PeftModel`: low-rank adapters beside every matrix of every block are trained.
 
-    Scaled by alpha / rank = 2; no dropout of their own (LoRA: Hu et al., arXiv:2106.09685).
+    The seed alone draws them, so that they are the same in every process and step. Scaled by
+    alpha / rank = 2; no dropout of their own (LoRA: Hu et al., arXiv:2106.09685).
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-        from peft.tuners.lora import LoraLayer
-    except ImportError:
-        raise UserError("--lora_rank needs the package peft: pip install 'peft>=0.17'") from None
+    require_peft()
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
@@ -48,8 +58,9 @@ def add_adapters(model: GPT2LMHeadModel, rank: int) -> torch.nn.Module:
         fan_in_fan_out=True,  # GPT-2 keeps its matrices transposed
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():  # peft asks for an attribute that transformers has renamed
-        warnings.simplefilter("ignore", FutureWarning)
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore", FutureWarning)  # for an attribute that has been renamed
+        torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     for layer in adapted.modules():  # autocast casts their weights to what comes in, for less
         if isinstance(layer, LoraLayer):
