@@ -56,7 +56,7 @@ def judge(
 ) -> dict[str, Any]:
     """Return what step 8 says of a test split of the tokens `drawn`, in this order."""
     from toolkit.blocks.packing import choose_block_size
-    from toolkit.scoring.metrics import compare
+    from toolkit.scoring.metrics import COUNTS, compare
     from toolkit.scoring.windows import Pieces
 
     count = len(drawn)
@@ -71,7 +71,7 @@ def judge(
         name: {"nats": np.add.reduceat(sums[drawn], starts), "correct": tokens, "tokens": tokens}
         for name, sums in nats.items()
     }
-    return compare(scores, {"bytes": tokens, "words": tokens}, pieces, seed)
+    return compare(scores, dict.fromkeys(COUNTS[1:], tokens), pieces, seed)
 
 
 def small_splits(documents: np.ndarray, size: int, draws: int, seed: int) -> Iterator[np.ndarray]:

@@ -28,8 +28,9 @@ def ours(folder: str, text: str, size: int) -> dict[str, float]:
 
     from toolkit.blocks.collator import collate
     from toolkit.model import gpt2
-    from toolkit.scoring.losses import count_text, score_pieces
+    from toolkit.scoring.losses import score_pieces
     from toolkit.scoring.metrics import as_metrics
+    from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import find_pieces
 
     model, tokenizer = gpt2.open_model(Path(folder)).eval(), gpt2.open_tokenizer(Path(folder))

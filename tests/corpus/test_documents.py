@@ -264,7 +264,7 @@ def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
     with patch("toolkit.corpus.tokenizing.PIECE_CHARACTERS", 7):
         pieces = spans_of(text, tokenizer)
         assert "".join(pieces) == text
-        (ids,), _ = tokenize([Document("x", text)], tokenizer)
+        (ids,), *_ = tokenize([Document("x", text)], tokenizer)
     assert ids.tolist() == [*whole, tokenizer.eos_token_id]
 
 
@@ -275,8 +275,8 @@ def test_a_tokenizer_saved_after_use_with_truncation_cuts_nothing(tokenizer, tmp
     used.save_pretrained(tmp_path)
     assert '"max_length": 2' in (tmp_path / "tokenizer.json").read_text()
     text = "The lamp was lit at four. " * 9
-    (ids,), _ = tokenize([Document("x", text)], open_tokenizer(tmp_path))
-    (whole,), _ = tokenize([Document("x", text)], tokenizer)
+    (ids,), *_ = tokenize([Document("x", text)], open_tokenizer(tmp_path))
+    (whole,), *_ = tokenize([Document("x", text)], tokenizer)
     assert ids.tolist() == whole.tolist() and len(ids) > 20
 
 
@@ -294,11 +294,11 @@ def test_the_account_of_tokenizing_adds_up(tokenizer, tmp_path):
 
 def test_the_name_of_end_of_text_is_text_within_a_document_a_prompt_and_a_request(tokenizer):
     text, end = "the <|endoftext|> token", tokenizer.eos_token_id
-    (ids,), _ = tokenize([Document("x", text)], tokenizer)
+    (ids,), *_ = tokenize([Document("x", text)], tokenizer)
     assert ids[-1] == end and end not in ids[:-1] and tokenizer.decode(ids[:-1]) == text
     assert all_prompt_ids(text, tokenizer) == ids[:-1].tolist()
     assert tokenizer.backend_tokenizer.encode(text).ids.count(end) == 1  # as others read it
-    (ids,), _ = tokenize([Document("x", "plain text")], tokenizer)
+    (ids,), *_ = tokenize([Document("x", "plain text")], tokenizer)
     assert ids[:-1].tolist() == tokenizer.backend_tokenizer.encode("plain text").ids
 
 
@@ -468,6 +468,8 @@ def test_the_plan_counts_steps_and_tokens_as_the_batches_do(blocks, micro_batch,
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "max_steps": 1,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
     }
     names = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps", "learning_rate")
     asked |= dict.fromkeys(names)

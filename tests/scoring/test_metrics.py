@@ -25,9 +25,10 @@ from toolkit.scoring.bootstrap import (
     resample_totals,
     widen,
 )
-from toolkit.scoring.losses import count_text, score_pieces
+from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.metrics import METRICS, compare
 from toolkit.scoring.metrics_table import as_text
+from toolkit.scoring.text_counts import count_text
 from toolkit.scoring.windows import find_pieces, window_starts
 from train_model import read_tuned
 from train_test_split import read_splits
@@ -148,7 +149,7 @@ def fake_scores(documents, blocks_each, gap):
         "base": {"nats": base, "correct": tokens * 0.1, "tokens": tokens},
         "tuned": {"nats": base - gap * tokens, "correct": tokens * 0.2, "tokens": tokens},
     }
-    text = {"bytes": tokens * 4, "words": tokens * 0.7}
+    text = {"bytes": tokens * 4, "characters": tokens * 4, "words": tokens * 0.7}
     numbers = np.arange(count)
     return scores, text, Pieces(numbers * 50, numbers // blocks_each, numbers)
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.contents import hashes_of
 from toolkit.corpus.sources import Document
+from toolkit.corpus.token_text import measure, spells
 from toolkit.corpus.tokenizing import tokenize
 
 CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
@@ -29,34 +30,66 @@ def tokenize_documents(
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
     Columns: `name`; `content` and `words`, see `hashes_of`; `input_ids`, a list a
-    document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt.
-    `cores`: how many to tokenize with; None takes all.
+    document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt. Of a
+    tokenizer that does not spell (`spells`) also `text`, and `characters`, a list a document: how
+    many of these each token stands for. `cores`: how many to tokenize with; None takes all.
     """
-    kind = token_type(tokenizer)
-    numbers = pa.list_(pa.from_numpy_dtype(kind))
-    columns = {"name": pa.string(), "content": pa.uint64(), "words": pa.uint64()}
-    schema = pa.schema({**columns, "input_ids": numbers, "prompt_tokens": pa.uint32()})
-    account = {"documents": 0, "tokens": 0, "characters": 0, "empty_documents_dropped": 0}
+    account = dict.fromkeys(("documents", "tokens", *measure(""), "empty_documents_dropped"), 0)
+    schema = schema_for(tokenizer)
     progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches_of(documents):
             kept = list(filter(has_text, batch))
-            ids, prompt_tokens = tokenize(kept, tokenizer, cores)
-            flat = np.concatenate(ids) if ids else np.empty(0)
-            offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-            tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
-            hashes = np.array([hashes_of(document) for document in kept], np.uint64)
-            contents, words = map(pa.array, hashes.reshape(-1, 2).T.copy())
-            names = pa.array([document.name for document in kept], pa.string())
-            arrays = [names, contents, words, tokens, pa.array(prompt_tokens, pa.uint32())]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            columns = columns_of(kept, tokenizer, cores)
+            writer.write_batch(pa.record_batch([columns[name] for name in schema.names], schema))
             account["documents"] += len(kept)
-            account["tokens"] += len(flat)
-            account["characters"] += sum(length_of(document) for document in kept)
+            account["tokens"] += len(columns["input_ids"].values)
+            for document in kept:
+                for name, total in measure(text_of(document)).items():
+                    account[name] += total
             account["empty_documents_dropped"] += len(batch) - len(kept)
             progress.update(sum(length_of(document) for document in batch))
     progress.close()
     return Dataset.from_file(str(path)), account
+
+
+def schema_for(tokenizer: PreTrainedTokenizerFast) -> pa.Schema:
+    columns = {"name": pa.string(), "content": pa.uint64(), "words": pa.uint64()}
+    columns["input_ids"] = pa.list_(pa.from_numpy_dtype(token_type(tokenizer)))
+    columns["prompt_tokens"] = pa.uint32()
+    if not spells(tokenizer):
+        columns |= {"text": pa.string(), "characters": pa.list_(pa.uint32())}
+    return pa.schema(columns)
+
+
+def columns_of(
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None
+) -> dict[str, pa.Array]:
+    """Return the columns of some documents: see `tokenize_documents`."""
+    ids, prompt_tokens, characters = tokenize(documents, tokenizer, cores)
+    hashes = np.array([hashes_of(document) for document in documents], np.uint64)
+    contents, words = map(pa.array, hashes.reshape(-1, 2).T.copy())
+    columns = {
+        "name": pa.array([document.name for document in documents], pa.string()),
+        "content": contents,
+        "words": words,
+        "input_ids": as_lists(ids, token_type(tokenizer)),
+        "prompt_tokens": pa.array(prompt_tokens, pa.uint32()),
+    }
+    if not spells(tokenizer):
+        columns["text"] = pa.array(map(text_of, documents), pa.string())
+        columns["characters"] = as_lists(characters, np.dtype(np.uint32))
+    return columns
+
+
+def as_lists(arrays: list[np.ndarray], kind: np.dtype) -> pa.ListArray:
+    flat = np.concatenate(arrays) if arrays else np.empty(0)
+    offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
+
+
+def text_of(document: Document) -> str:
+    return document.text + (document.completion or "")
 
 
 def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:

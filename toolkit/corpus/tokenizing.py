@@ -17,6 +17,8 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.sources import Document
+from toolkit.corpus.token_text import characters_of, is_byte_level, spells
+from toolkit.run.command import UserError
 
 PIECE_CHARACTERS = 1 << 14  # a longer text is cut, so that the tokenizer works on it with all cores
 THREADS_OF_ITS_OWN = "TOKENIZERS_PARALLELISM"
@@ -25,30 +27,50 @@ BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 def tokenize(
     documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None = None
-) -> tuple[list[np.ndarray], list[int]]:
-    """Return each document's token ids, end-of-text last, and how many of them are its prompt's."""
-    end = tokenizer.eos_token_id
-    prompts = [spans_of(document.text, tokenizer) for document in documents]
-    completions = [spans_of(document.completion or "", tokenizer) for document in documents]
-    spans = [
-        span for parts in zip(prompts, completions, strict=True) for part in parts for span in part
-    ]
-    encodings = encode_spans(spans, tokenizer, cores)
-    encoded = iter([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
-    ids, prompt_tokens = [], []
-    for prompt, completion, document in zip(prompts, completions, documents, strict=True):
-        before = list(itertools.islice(encoded, len(prompt)))
-        after = list(itertools.islice(encoded, len(completion)))
-        ids.append(np.concatenate([*before, *after, np.array([end], np.uint32)]))
-        prompt_tokens.append(0 if document.completion is None else sum(map(len, before)))
-    return ids, prompt_tokens
+) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
+    """Return each document's token ids, end-of-text last, and how many of them are its prompt's.
+
+    And, of a tokenizer that does not spell (`spells`), how many characters each stands for: of the
+    prompt and the completion end to end. Otherwise this list is empty.
+    """
+    texts = [(document.text, document.completion or "") for document in documents]
+    spans = [[spans_of(text, tokenizer) for text in pair] for pair in texts]
+    flat = [span for pair in spans for part in pair for span in part]
+    end, unknown, places = tokenizer.eos_token_id, tokenizer.unk_token_id, not spells(tokenizer)
+    encoded = iter(zip(encode_spans(flat, tokenizer, cores, places), flat, strict=True))
+    ids, prompt_tokens, characters = [], [], []
+    for (before, after), document in zip(spans, documents, strict=True):
+        parts = list(itertools.islice(encoded, len(before) + len(after)))
+        tokens = [np.array(encoding.ids, np.uint32) for encoding, _ in parts]
+        for amid in tokens:  # its name, which a few tokenizers know among their entries
+            if (wrong := amid == end).any():
+                if unknown in (None, end):
+                    raise UserError(
+                        "the tokenizer writes what it does not know as end-of-text, which would "
+                        "end documents where none ends; give a model with another tokenizer"
+                    )
+                amid[wrong] = unknown
+        ids.append(np.concatenate([*tokens, np.array([end], np.uint32)]))
+        prompt = 0 if document.completion is None else sum(map(len, tokens[: len(before)]))
+        prompt_tokens.append(prompt)
+        if places:
+            found = np.concatenate([characters_of(*part) for part in parts] + [np.zeros(1, int)])
+            found[-1] = sum(len(span) for _, span in parts) - found.sum()  # where no token is
+            characters.append(found)
+    return ids, prompt_tokens, characters
 
 
 def encode_spans(
-    spans: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None
+    spans: list[str], tokenizer: PreTrainedTokenizerFast, cores: int | None, places: bool
 ) -> list[Encoding]:
-    """Tokenize with the library's own threads, on all cores; or with as many threads of ours."""
-    encode = partial(encoder(spans, tokenizer).encode_batch_fast, add_special_tokens=False)
+    """Tokenize with the library's own threads, on all cores; or with as many threads of ours.
+
+    `places`: also say where in its span each token stands.
+    """
+    whole = encoder(spans, tokenizer)
+    encode = partial(
+        whole.encode_batch if places else whole.encode_batch_fast, add_special_tokens=False
+    )
     if cores is None:
         return encode(spans)
     share = max(1, math.ceil(len(spans) / cores))
@@ -99,9 +121,3 @@ def spans_of(text: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         spans.append(text[start : cut.start()])
         start = cut.start()
     return [*spans, text[start:]]
-
-
-def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
-    backend = tokenizer.backend_tokenizer
-    plain = type(backend.pre_tokenizer).__name__ == "ByteLevel" and backend.normalizer is None
-    return plain and not backend.pre_tokenizer.add_prefix_space

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
 from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.model.fused_loss import token_losses
 from toolkit.model.kernels import Kernels, choose_kernels
 from toolkit.model.precision import autocast
+from toolkit.run.processes import own_share, process_count, sum_over_processes
 from toolkit.scoring.windows import Collate, Pieces, block_size_of, window_batches
 
 # Tokens in a forward pass, and those of them whose logits, one per vocabulary entry, exist at once:
@@ -26,13 +26,21 @@ def score_blocks(
     """Return sums over all predicted tokens of the blocks: `nats`, `correct`, `tokens`.
 
     Each block is scored alone: its first token is context only, each later one is predicted from
-    all before it in the block; tokens whose label is masked are not counted.
+    all before it in the block; tokens whose label is masked are not counted. Of several processes
+    each scores a share, and all get the sums: block by block in one order, as one process has them.
     """
-    size = block_size_of(blocks)
-    starts = np.arange(len(blocks)) * size
-    rows = Pieces(starts, starts // size, starts // size)
-    sums = score_pieces(model, blocks, collate, rows, size, precision, label)
-    return {"nats": float(sums["nats"].sum()), **{k: int(sums[k].sum()) for k in COUNTS}}
+    size, own = block_size_of(blocks), own_share(len(blocks))
+    sums = np.zeros((3, len(blocks)))
+    if own:
+        starts = np.arange(len(own)) * size
+        pieces = Pieces(starts, starts // size, starts // size)
+        some = blocks if len(own) == len(blocks) else blocks.select(own)
+        found = score_pieces(model, some, collate, pieces, size, precision, label)
+        sums[:, own] = [found["nats"], *(found[name] for name in COUNTS)]
+    if process_count() > 1:
+        sums = sum_over_processes(torch.from_numpy(sums).to(model.device)).cpu().numpy()
+    nats, *counts = sums.sum(1)
+    return {"nats": float(nats), **dict(zip(COUNTS, map(int, counts), strict=True))}
 
 
 COUNTS = ("correct", "tokens")
@@ -88,43 +96,3 @@ def score_batch(
         for part, wanted in zip(states.split(rows), targets.split(rows), strict=True)
     ]
     return tuple(torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
-
-
-def count_text(
-    blocks: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
-    collate: Collate,
-    pieces: Pieces,
-    stride: int,
-) -> dict[str, np.ndarray]:
-    """Return `bytes` and `words` of the text that each piece's predicted tokens spell.
-
-    End-of-text is no text. A byte-level BPE writes one character a byte, so the lengths of its
-    entries count bytes exactly. Words are what white space separates; where blocks are scored
-    alone, a word that runs on into the next block counts in both.
-    """
-    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    lengths = np.array([len(entry or "") for entry in entries])
-    lengths[tokenizer.all_special_ids] = 0
-    counts = {name: np.zeros(len(pieces.starts)) for name in ("bytes", "words")}
-    size, inside = block_size_of(blocks), False  # inside: the text so far ends amid a word
-    alone = stride == size
-    cuts = np.searchsorted(pieces.blocks, np.arange(len(blocks) + 1))
-    for number, block in enumerate(blocks):
-        labels = collate([block])["labels"][0].numpy()
-        if alone or number == 0:
-            labels[0], inside = -100, False
-        for piece in range(cuts[number], cuts[number + 1]):
-            begin = pieces.starts[piece] - number * size
-            stop = (
-                pieces.starts[piece + 1] - number * size if piece + 1 < cuts[number + 1] else size
-            )
-            predicted = labels[begin:stop]
-            predicted = predicted[predicted != -100]
-            text = tokenizer.decode(predicted[predicted != tokenizer.eos_token_id])
-            joined = inside and text and not text[0].isspace()
-            counts["bytes"][piece] = lengths[predicted].sum()
-            counts["words"][piece] = len(text.split()) - bool(joined)
-            inside = not text[-1].isspace() if text else inside
-            inside = inside and not (predicted == tokenizer.eos_token_id).any()
-    return counts

@@ -20,7 +20,7 @@ from toolkit.scoring.bootstrap import (
 with lazily():
     from toolkit.scoring.windows import Pieces
 
-Totals = dict[str, Any]  # nats, correct, tokens, words, bytes: numbers, or arrays over resamples
+Totals = dict[str, Any]  # nats, correct and COUNTS: numbers, or arrays over resamples
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ METRICS = (
         more_is_better=True,
     ),
 )
-COUNTS = ("tokens", "words", "bytes")
+COUNTS = ("tokens", "words", "bytes", "characters")
 
 
 def calculate(totals: Totals) -> dict[str, Any]:

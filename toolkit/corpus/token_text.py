@@ -1,0 +1,70 @@
+"""What text each token stands for: its bytes, characters and words are counted here.
+
+A tokenizer of GPT-2's kind spells: its entries are bytes, and a document's entries end to end are
+its text. Others drop and rewrite (white space, case, characters they do not know). Of what they
+read step 4 therefore keeps the text, and how many of its characters each token stands for.
+"""
+
+import numpy as np
+from tokenizers import Encoding, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+
+def measure(text: str) -> dict[str, int]:
+    """Return a text's UTF-8 bytes, its characters (code points) and its words.
+
+    Words are what white space separates.
+    """
+    return {
+        "bytes": len(text.encode()),
+        "characters": len(text),
+        "words": len(text.split()),
+    }
+
+
+def spells(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Tell whether the entries of a text's tokens, end to end, are the text, byte for byte."""
+    backend, added = tokenizer.backend_tokenizer, tokenizer.added_tokens_decoder.values()
+    plain = type(backend.decoder).__name__ == "ByteLevel" and is_byte_level(tokenizer)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    whole = all(backend.token_to_id(character) is not None for character in alphabet)
+    return plain and whole and not any(token.lstrip or token.rstrip for token in added)
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Tell whether texts are cut by GPT-2's own pattern, and nothing is changed before."""
+    backend = tokenizer.backend_tokenizer
+    plain = type(backend.pre_tokenizer).__name__ == "ByteLevel" and backend.normalizer is None
+    return plain and not backend.pre_tokenizer.add_prefix_space
+
+
+def lengths_of_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, np.ndarray]:
+    """Return how many bytes and characters each entry of a tokenizer that spells stands for.
+
+    End-of-text stands for none. A character counts where its first byte is.
+    """
+    following = range(0x80, 0xC0)  # each comes second in the code of some character
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    [(pairs, _)] = cut.pre_tokenize_str("".join(map(chr, following)))
+    continuing = set(pairs[1::2])  # how the entries write these bytes
+    added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
+    lengths = np.zeros((2, len(tokenizer)), np.int64)
+    for number, entry in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
+        if number in added:
+            lengths[:, number] = len(added[number].encode()), len(added[number])
+        elif entry is not None:
+            lengths[:, number] = len(entry), sum(letter not in continuing for letter in entry)
+    lengths[:, tokenizer.eos_token_id] = 0
+    return dict(zip(("bytes", "characters"), lengths, strict=True))
+
+
+def characters_of(encoding: Encoding, text: str) -> np.ndarray:
+    """Return how many characters of a text each of its tokens stands for: all of them, in order.
+
+    A token begins where the one before it ended: it stands for what was dropped between the two as
+    well, and the last one for what was dropped behind it.
+    """
+    ends = np.array([end for _, end in encoding.offsets], np.int64)
+    if len(ends):
+        ends[-1] = len(text)
+    return np.diff(np.maximum.accumulate(ends), prepend=0)
