@@ -14,7 +14,7 @@ from toolkit.scoring.copying import (
     repetition,
     training_stretches,
 )
-from toolkit.scoring.rouge import compare_rouge, rouge_scores
+from toolkit.scoring.rouge import KINDS, compare_rouge, rouge_scores
 
 few_tokens = st.lists(st.integers(0, 3), max_size=40)
 
@@ -85,6 +85,45 @@ def test_rouge_is_that_of_its_definition():
     assert scores[0] == pytest.approx(4 / 6)  # the, cat, on, mat
     assert scores[1] == pytest.approx(1 / 5)  # the cat
     assert scores[2] == pytest.approx(4 / 6)
+
+
+def test_rouge_of_english_is_that_of_the_published_package():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    texts = [
+        "The cat's 2 kittens don't sit on the mat_of 1,000 U.S. dollars.",
+        "A cat and 2 kittens: they DON'T sit; the mat (of 1000 dollars) is theirs!",
+        "",
+        "... --- ...",
+    ]
+    pairs = [(one, other) for one in texts for other in texts]
+    published = [RougeScorer(list(KINDS)).score(*pair) for pair in pairs]
+    expected = [[score[kind].fmeasure for kind in KINDS] for score in published]
+    assert rouge_scores(*map(list, zip(*pairs, strict=True))).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "reference, completion, shared",  # shared: F1 of words, counted by hand
+    [
+        ("Она пошла домой", "она пошла спать", 2 / 3),
+        ("Η γάτα κοιμάται", "η γάτα τρώει", 2 / 3),
+        ("ذهبت إلى البيت", "ذهبت إلى السوق", 2 / 3),
+        ("من می\u200cروم", "من میروم", 1),
+        ("הלכתי אל הבית", "הלכתי אל השוק", 2 / 3),
+        ("बिल्ली घर में है", "बिल्ली घर पर है", 3 / 4),
+        ("나는 집에 간다", "나는 집에 있다", 2 / 3),
+        ("我去学校。", "我去医院", 2 / 4),
+        ("ねこがラーメン", "ねこがうどん", 2 * 3 / 13),
+        ("ที่บ้าน", "ที่สวน", 2 * 2 / 8),
+        ("müller", "möller", 0),
+        ("tiếng Việt", "tie\u0302\u0301ng Vie\u0323\u0302t", 1),
+        ("ผม我 abc", "abc", 2 * 1 / 5),
+    ],
+)
+def test_rouge_counts_words_of_every_script(reference, completion, shared):
+    scores = rouge_scores([reference, reference], [completion, reference])
+    assert scores[0, 0] == pytest.approx(shared)
+    assert scores[1, 0] == 1
 
 
 def test_rouge_is_compared_example_by_example():

@@ -1,8 +1,10 @@
 """ROUGE: how much generated completions share with the references (Lin 2004)."""
 
+import unicodedata
 from typing import Any
 
 import numpy as np
+import regex
 
 from toolkit.scoring.bootstrap import FEWEST_PARTS, interval, resample_totals
 from toolkit.scoring.metrics_table import TITLES
@@ -10,15 +12,29 @@ from toolkit.scoring.metrics_table import TITLES
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 DEFINITION = (
     "F1 of the words (ROUGE-1), word pairs (ROUGE-2) and the longest common subsequence (ROUGE-L) "
-    "that a greedy completion shares with its reference, mean over examples; no stemming"
+    "that a greedy completion shares with its reference, mean over examples; no stemming; a word "
+    "is a run of letters, marks and digits, or one character in scripts without spaces (Chinese, "
+    "Japanese, Thai, Lao, Khmer, Burmese)"
 )
+UNSPACED = r"\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(
+    rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
+)
+JOINERS = regex.compile("[\u200c\u200d]")  # they shape the letters of one word, as in Persian
+
+
+class UnicodeWords:
+    """Cuts a text into words of any script: the package itself keeps [a-z0-9] alone."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return WORD.findall(unicodedata.normalize("NFC", JOINERS.sub("", text).lower()))
 
 
 def rouge_scores(references: list[str], completions: list[str]) -> np.ndarray:
     """Return the F1 of each kind for each example, float64 of shape (examples, 3)."""
     from rouge_score.rouge_scorer import RougeScorer  # slow to import: only such runs pay for it
 
-    scorer = RougeScorer(list(KINDS))
+    scorer = RougeScorer(list(KINDS), tokenizer=UnicodeWords())
     pairs = zip(references, completions, strict=True)
     scores = (scorer.score(reference, completion) for reference, completion in pairs)
     return np.array([[score[kind].fmeasure for kind in KINDS] for score in scores])
