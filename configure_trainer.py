@@ -20,7 +20,7 @@ from toolkit.run.processes import take_own_card
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
 from toolkit.training.log_history import LOG
-from toolkit.training.plan import Schedule
+from toolkit.training.plan import WITHOUT_WARMUP, Schedule
 from train_test_split import read_splits
 
 with lazily():
@@ -29,12 +29,17 @@ with lazily():
     from toolkit.blocks.collator import collate
     from toolkit.blocks.training_stream import Splits
     from toolkit.model.forward import GPT2LMHeadModel
-    from toolkit.model.trainable import add_adapters, train_last_blocks
-    from toolkit.training.arguments import training_arguments
+    from toolkit.model.trainable import (
+        add_adapters,
+        refuse_more_blocks,
+        require_peft,
+        train_last_blocks,
+    )
+    from toolkit.training.arguments import refuse_what_the_library_would, training_arguments
     from toolkit.training.learning_rate_trials import pick_learning_rate
     from toolkit.training.plan import describe_plan, make_plan
     from toolkit.training.stream_position import follow_stream
-    from toolkit.training.trackers import prepare_tracker
+    from toolkit.training.trackers import prepare_tracker, require_tracker
     from toolkit.training.trainer import PipelineTrainer
 
 
@@ -100,17 +105,36 @@ class TrainerOptions:
                 "--num_train_epochs and --max_steps both say how long to train: give one"
             )
 
+        warmup = self.warmup_steps not in (0, TrainerOptions.warmup_steps)
+        if warmup and self.lr_scheduler_type in WITHOUT_WARMUP:
+            raise ValueError(
+                f"--warmup_steps {self.warmup_steps:g}: {self.lr_scheduler_type} has no warmup; "
+                "leave it out, or take constant_with_warmup"
+            )
+
+    def refuse_impossible(self, model: dict[str, Any], run: RunDirectory) -> None:
+        """Refuse what cannot be with this model or this machine. `model`: step 3's results."""
+        if self.trainable_blocks:
+            refuse_more_blocks(self.trainable_blocks, model["n_layer"])
+        if self.lora_rank:
+            require_peft()
+        if self.trainer or self.lr_scheduler_type != "cosine":
+            refuse_what_the_library_would(self, run)
+        require_tracker(self.report_to)
+        if self.torch_compile and run.device != "cuda":
+            raise UserError(
+                f"--torch_compile is for CUDA: on {run.device} it costs a minute and gains nothing"
+            )
+
 
 def configure_trainer(
     model: GPT2LMHeadModel, splits: Splits, options: TrainerOptions, run: RunDirectory
 ) -> PipelineTrainer:
     """Return a Trainer ready to train `model` on train blocks and validate on validation blocks."""
     with run.step(__file__, options, after=("load_gpt2", "train_test_split")) as step:
-        if options.torch_compile and run.device != "cuda":
-            raise UserError(
-                f"--torch_compile is for CUDA: on {run.device} it costs a minute and gains nothing"
-            )
-        model = make_trainable(model, options).to(run.device)
+        options.refuse_impossible(run.results("load_gpt2"), run)
+        refuse_used(model)
+        model = make_trainable(model, options, run.seed).to(run.device)
         plan, step.measured = make_plan(model, options, run)
         if options.learning_rate == "auto":
             elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
@@ -133,14 +157,26 @@ def read_trainer(run: RunDirectory) -> PipelineTrainer:
     record = run.record("configure_trainer")
     options = build(TrainerOptions, record["options"])
     take_own_card()
-    model = make_trainable(read_gpt2(run)[0], options).to(run.device)
+    model = make_trainable(read_gpt2(run)[0], options, run.seed).to(run.device)
     return build_trainer(model, read_splits(run), options, record["results"], run)
 
 
-def make_trainable(model: GPT2LMHeadModel, options: TrainerOptions) -> torch.nn.Module:
+def refuse_used(model: GPT2LMHeadModel) -> None:
+    """Refuse a model that an earlier trainer has: trained, or with frozen blocks, in place.
+
+    Trained further it would be compared with a base that it did not begin from.
+    """
+    if getattr(model, "has_a_trainer", False):
+        raise UserError(
+            "this model belongs to an earlier trainer; open it anew: model, _ = read_gpt2(run)"
+        )
+    model.has_a_trainer = True
+
+
+def make_trainable(model: GPT2LMHeadModel, options: TrainerOptions, seed: int) -> torch.nn.Module:
     if options.trainable_blocks:
         return train_last_blocks(model, options.trainable_blocks)
-    return add_adapters(model, options.lora_rank) if options.lora_rank else model
+    return add_adapters(model, options.lora_rank, seed) if options.lora_rank else model
 
 
 def build_trainer(

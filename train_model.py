@@ -13,10 +13,12 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configure_trainer import read_trainer
 from load_gpt2 import read_gpt2, read_tokenizer
-from toolkit.run.command import Interrupted, command
+from toolkit.run.command import Interrupted, UserError, command
+from toolkit.run.console import say
 from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
@@ -33,6 +35,7 @@ with lazily():
     from toolkit.training.checkpoints import find_checkpoint, step_of
     from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
     from toolkit.training.plan import how_validation_went
+    from toolkit.training.same_training import hash_of_training
     from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
     from toolkit.training.trainer import PipelineTrainer
 
@@ -52,6 +55,11 @@ class TrainOptions:
         if not self.resume:
             raise ValueError("--resume must be auto, never or a checkpoint folder")
 
+    def refuse_impossible(self, model: dict[str, Any], run: RunDirectory) -> None:
+        """Refuse a checkpoint that is not there, before the steps that come first."""
+        if self.resume not in ("auto", "never") and not Path(self.resume).is_dir():
+            raise UserError(f"--resume {self.resume}: no such checkpoint folder")
+
 
 def train_model(
     trainer: PipelineTrainer,
@@ -61,7 +69,7 @@ def train_model(
 ) -> GPT2LMHeadModel:
     """Return the trained model, as of its best validation, ready to evaluate."""
     with run.step(__file__, options, after="configure_trainer") as step:
-        configuration = run.record_hash("configure_trainer")
+        configuration = hash_of_training(run.record("configure_trainer"))
         checkpoint = find_checkpoint(run.path / "checkpoints", configuration, options.resume)
         told_by_first(str(checkpoint) if checkpoint else None)
         step.earlier_is_intact = (
@@ -119,8 +127,11 @@ def train_along(trainer: PipelineTrainer) -> None:
 def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
     resume_stream(trainer, checkpoint)
     if checkpoint and trainer.take_over_ended(checkpoint):
+        if is_first_process():
+            say("       it had been trained to its end: nothing is trained or logged again")
         return
     keep_freed_memory()
+    trainer.args.eval_on_start &= checkpoint is None  # else it is in the log already
     try:
         with out_of_memory_refused(trainer.args.per_device_train_batch_size):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -130,7 +141,7 @@ def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
 
 def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
     """Return the trained model, on the run's device."""
-    return gpt2.open_model(run.finished("train_model") / "model").to(run.device).eval()
+    return gpt2.open_model(run.artifact("train_model", "model")).to(run.device).eval()
 
 
 def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:

@@ -15,8 +15,9 @@ from load_gpt2 import read_gpt2
 from tests.conftest import chain_main, library_model, without_dropout
 from toolkit.blocks.collator import collate
 from toolkit.run.run_directory import RunDirectory
-from toolkit.scoring.losses import count_text, score_blocks
+from toolkit.scoring.losses import score_blocks
 from toolkit.scoring.metrics import as_metrics
+from toolkit.scoring.text_counts import count_text
 from toolkit.scoring.windows import find_pieces
 from toolkit.training import pace
 from toolkit.training.plan import describe_plan, make_plan
@@ -110,7 +111,8 @@ def test_accuracy_is_the_share_of_first_choices(run):
 
 
 def test_the_metrics_follow_their_definitions():
-    totals = {"nats": 300.0, "correct": 25, "tokens": 100, "bytes": 400, "words": 60}
+    totals = {"nats": 300.0, "correct": 25, "tokens": 100, "bytes": 400}
+    totals |= {"characters": 390, "words": 60}
     metrics = as_metrics(totals)
     assert metrics["loss"] == 3.0
     assert metrics["perplexity"] == pytest.approx(math.e**3)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import run_pipeline
 from tests.conftest import PROJECT, shell
 from toolkit.run.command import UserError
-from toolkit.run.processes import own_batches
+from toolkit.run.processes import own_batches, own_share
 from toolkit.training.log_history import read_log
 
 
@@ -49,7 +49,10 @@ def test_two_processes_train_what_one_does(prepared, tmp_path):
     for name, weight in load_file(together / "model" / "model.safetensors").items():
         assert (weight - expected[name]).abs().max() < 1e-5, name
     losses = [
-        [entry.get("loss") for entry in read_log(path / "log_history.jsonl")]
+        [
+            entry.get("loss", entry.get("eval_loss"))
+            for entry in read_log(path / "log_history.jsonl")
+        ]
         for path in (alone, together)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -61,6 +64,16 @@ def test_two_processes_train_what_one_does(prepared, tmp_path):
     assert counts[0] == counts[1] and len(counts[0]) == 3
     done = shell("evaluate_model.py", "--run_dir", str(together))
     assert done.returncode == 0, done.stderr
+
+
+def test_each_block_is_validated_by_one_of_the_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for blocks in (0, 1, 3, 4, 10):
+        shares = []
+        for rank in range(4):
+            monkeypatch.setenv("RANK", str(rank))
+            shares += own_share(blocks)
+        assert sorted(shares) == list(range(blocks))
 
 
 def test_other_steps_refuse_several_processes(prepared):

@@ -48,7 +48,7 @@ def small_model():
 
 def trainer_for(run, folder, **flags):
     options = TrainerOptions(**{"max_steps": 4, "learning_rate": 1e-3, **flags})
-    model = make_trainable(read_gpt2(run)[0], options)
+    model = make_trainable(read_gpt2(run)[0], options, run.seed)
     plan, _ = make_plan(model, options, run)
     elsewhere = RunDirectory(folder, run.seed, run.device, run.precision)
     return build_trainer(model, read_splits(run), options, plan, elsewhere)
@@ -112,6 +112,31 @@ def test_adapters_are_trained_alone_and_merged_into_a_plain_model(run_copy):
     configure_trainer.main([*flags, "--max_steps", "1"])
     train_model.main(flags)
     assert not (path / "adapter").exists()  # it would not be that of model/
+
+
+def test_adapters_are_drawn_by_the_seed_alone(run):
+    """So that step 7 alone, or a second process, begins where the runner does."""
+    pytest.importorskip("peft")
+    drawn = []
+    for seed, state in ((7, 1), (7, 2), (8, 1)):
+        torch.manual_seed(state)
+        model = make_trainable(read_gpt2(run)[0], TrainerOptions(lora_rank=2), seed)
+        assert torch.random.initial_seed() == state
+        drawn.append([weight for name, weight in model.named_parameters() if "lora_A" in name])
+    first, again, other = drawn
+    assert first and all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_a_model_that_has_a_trainer_gets_no_second_one(run_copy):
+    """From Python: it would go on from trained weights, and be compared with an untrained base."""
+    run = RunDirectory(run_copy, seed=7, device="cpu", precision="fp32")
+    model, splits = read_gpt2(run)[0], read_splits(run)
+    options = TrainerOptions(max_steps=2)
+    configure_trainer.configure_trainer(model, splits, options, run)
+    with pytest.raises(UserError, match="belongs to an earlier trainer"):
+        configure_trainer.configure_trainer(model, splits, options, run)
+    configure_trainer.configure_trainer(read_gpt2(run)[0], splits, options, run)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +288,7 @@ def test_the_time_left_counts_steps_and_validations():
         ([3.0, 2.5, 2.2, 2.0], "validation loss improved up to step 40"),
         ([3.0, 2.0, 1.999, 1.998], "plateaued at step 20: validation loss 2.000, in the end 1.998"),
         ([3.0, 2.0, 2.2, 2.6], "overfitted from step 20: validation loss 2.000, then 2.600"),
-        ([3.0], "validation loss improved up to step 10"),
+        ([3.0], "validated once, at step 10: whether it improved is not known"),
     ],
 )
 def test_the_verdict_says_how_validation_went(losses, expected):
@@ -331,6 +356,7 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
     run, tmp_path, monkeypatch
 ):
     before = signal.getsignal(signal.SIGINT)
+    plan_of_four = {"steps": 4, "learning_rate": 1e-3, "warmup_steps": 1}
     evaluated = []
     monkeypatch.setattr(PipelineTrainer, "evaluate", lambda *_: evaluated.append(1))
 
@@ -343,9 +369,7 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
         return trainer
 
     with pytest.raises(KeyboardInterrupt):
-        pick_learning_rate(
-            make_trainer, {"steps": 4, "learning_rate": 1e-3}, read_splits(run)["test"]
-        )
+        pick_learning_rate(make_trainer, plan_of_four, read_splits(run)["test"])
     assert signal.getsignal(signal.SIGINT) == before and not evaluated
 
     def diverging(plan):
@@ -357,7 +381,7 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
         raise UserError("training diverged")
 
     with pytest.raises(UserError, match="every trial diverged"):
-        pick_learning_rate(diverging, {"steps": 4, "learning_rate": 1e-3}, read_splits(run)["test"])
+        pick_learning_rate(diverging, plan_of_four, read_splits(run)["test"])
     assert signal.getsignal(signal.SIGINT) == before
 
 

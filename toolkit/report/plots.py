@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toolkit.run.console import shown
+
 # Okabe and Ito's colours, which colour-blind readers tell apart; lines differ in marker too.
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa4499"
 INK = "#222222"
@@ -143,7 +145,8 @@ def draw_together(panels: list[Panel], story: Story, title: str) -> Figure:
         axes = figure.add_subplot(grid[place // 2, slice(None) if alone else place % 2])
         draw(axes, story)
         finish(axes, draw)
-    figure.suptitle(title, fontsize=FONT_SIZE + 1, x=0.01, ha="left", wrap=True)
+    words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}  # $ is a path's, or text
+    figure.suptitle(shown(title), fontsize=FONT_SIZE + 1, **words)
     return figure
 
 
@@ -165,13 +168,14 @@ def draw_overlay(histories: dict[str, Entries]) -> Figure:
     ):
         for number, (folder, history) in enumerate(histories.items()):
             points = [(entry["step"], entry[key]) for entry in history if key in entry]
-            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": folder}
+            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": shown(folder)}
             if key == "eval_loss":
                 style["marker"] = MARKERS[number % len(MARKERS)]
             axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
         axes.set_title(f"{title} (nats per token)", loc="left")
         finish(axes)
-    panels[0].legend(frameon=False)
+    for text in panels[0].legend(frameon=False).get_texts():
+        text.set_parse_math(False)
     return figure
 
 

@@ -1,30 +1,27 @@
 """Step 6's options as the library's TrainingArguments; `--trainer KEY=VALUE ...` sets the rest."""
 
+import json
+import math
 import re
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
 
 from toolkit.run.command import UserError
+from toolkit.run.options import did_you_mean
 from toolkit.run.processes import own_batches
 from toolkit.run.run_directory import RunDirectory
+from toolkit.training.library_fields import JSON, OBEYED, why_not
+from toolkit.training.rehearsal import complaints_refused, rehearse
 
-# What would be ignored, or would undo what this pipeline promises.
-REFUSED = {
-    "label_smoothing_factor": "the losses here are true cross entropies",
-    "auto_find_batch_size": "take --per_device_train_batch_size auto",
-    "use_liger_kernel": "head and loss are fused already",
-    "deepspeed": "use torchrun: a GPT-2 fits on every card",
-    "save_strategy": "what is trained is taken from the checkpoint of the best validation",
-    "fsdp": "use torchrun: a GPT-2 fits on every card",
-    "save_only_model": "an interrupted training could not go on",
-    "push_to_hub": "take the runner's --push_to_hub, which publishes the finished run, private",
-}
-REFUSED |= dict.fromkeys(
-    (name for name in TrainingArguments.__dataclass_fields__ if name.startswith("hub_")),
-    "log in with `hf auth login` and take the runner's --push_to_hub",
-)
 SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)\w{16,}|\b[0-9a-f]{40}\b")
+
+USUAL_RATE, USUAL_STEPS = 5e-5, 1_000  # while no plan is made
+# What a plan says, and no complaint of the library depends on.
+ONE_OF_EACH = (
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("warmup_steps", "eval_steps", "save_steps", "logging_steps"),
+)
 
 
 class ArgumentParser(HfArgumentParser):
@@ -36,11 +33,11 @@ class ArgumentParser(HfArgumentParser):
 
 def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) -> TrainingArguments:
     """Return what a Trainer goes by. `options`: step 6's; `plan`: what became of them."""
-    planned = ("learning_rate", "eval_steps", "save_steps", "logging_steps")
+    planned = ("learning_rate", "warmup_steps", "eval_steps", "save_steps", "logging_steps")
     micro_batch, accumulation = own_batches(
         plan["per_device_train_batch_size"], plan["gradient_accumulation_steps"]
     )
-    asked = ("warmup_steps", "weight_decay", "lr_scheduler_type", "report_to")
+    asked = ("weight_decay", "lr_scheduler_type", "report_to")
     fixed = {
         **{name: plan[name] for name in planned},
         **{name: getattr(options, name) for name in asked},
@@ -58,34 +55,73 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
         "dataloader_pin_memory": run.device == "cuda",
         "remove_unused_columns": False,  # the collator reads what the model does not
         "logging_nan_inf_filter": False,  # a loss that is no number stops training
+        "ddp_find_unused_parameters": False,
     }
-    usual = {"run_name": run.path.name, "ddp_find_unused_parameters": False}
-    more = extra_arguments(options.trainer or [], {*fixed, *vars(options)})
-    return TrainingArguments(**fixed, **{**usual, **more})
+    more = extra_arguments(options.trainer or [])
+    with complaints_refused(f"--trainer {' '.join(options.trainer or [])}"):
+        arguments = TrainingArguments(**fixed, **{"run_name": run.path.name, **more})
+    rehearse(arguments, more, plan["steps"])
+    return arguments
 
 
-def extra_arguments(pairs: list[str], taken: set[str]) -> dict[str, Any]:
-    """Return `KEY=VALUE` texts as arguments of TrainingArguments. `taken`: what other flags set."""
-    words = []
+def refuse_what_the_library_would(options: Any, run: RunDirectory) -> None:
+    """Refuse, before the steps that come first, what the library would not take for training."""
+    rate = options.learning_rate if isinstance(options.learning_rate, float) else USUAL_RATE
+    plan = {"learning_rate": rate, "steps": options.max_steps or USUAL_STEPS}
+    training_arguments(options, dict.fromkeys(ONE_OF_EACH, 1) | plan, run)
+
+
+def extra_arguments(pairs: list[str]) -> dict[str, Any]:
+    """Return `KEY=VALUE` texts as arguments of TrainingArguments. Raises UserError, in one line."""
+    keys = [pair.partition("=")[0] for pair in pairs]
     for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if SECRET.search(value) or key in REFUSED:
-            pair = f"{key}=..."  # it may be a secret: it goes nowhere, not even to the screen
-        if SECRET.search(value):
-            raise UserError(
-                f"--trainer {pair}: looks like a secret, and flags are written to records and "
-                "reports; give secrets by environment variables"
-            )
-        if not equals or key not in TrainingArguments.__dataclass_fields__:
-            raise UserError(
-                f"--trainer {pair}: must be KEY=VALUE, KEY a field of TrainingArguments"
-            )
-        if key in REFUSED:
-            raise UserError(f"--trainer {pair}: not here: {REFUSED[key]}")
-        if key in taken:
-            raise UserError(
-                f"--trainer {pair}: {key} is set by this pipeline's own flags (see --help)"
-            )
-        words += [f"--{key}", value]
+        refuse_field(pair)
+        if keys.count(key := pair.partition("=")[0]) > 1:
+            raise UserError(f"--trainer {pair}: {key} is given twice; give it once")
+    words = [f"--{pair}" for pair in pairs]
     parsed = vars(ArgumentParser(TrainingArguments, allow_abbrev=False).parse_args(words))
-    return {key: parsed[key] for key in (pair.partition("=")[0] for pair in pairs)}
+    more = {key: parsed[key] for key in keys}
+    for key, value in more.items():
+        refuse_value(key, value)
+    return more
+
+
+def refuse_field(pair: str) -> None:
+    """Refuse a field that is not one, or is not obeyed, or a value that looks like a secret."""
+    key, equals, value = pair.partition("=")
+    secret, why = SECRET.search(value), why_not(key)
+    if secret or why:
+        pair = f"{key}=..."  # it may be a secret: it goes nowhere, not even to the screen
+    if secret:
+        raise UserError(
+            f"--trainer {pair}: looks like a secret, and flags are written to records and "
+            "reports; give secrets by environment variables"
+        )
+    if why:
+        raise UserError(f"--trainer {pair}: not here: {why}")
+    if not equals or key not in TrainingArguments.__dataclass_fields__:
+        hint = did_you_mean(key, OBEYED) or "; docs/training.md lists those that are taken"
+        raise UserError(
+            f"--trainer {pair}: must be KEY=VALUE, KEY a field of TrainingArguments{hint}"
+        )
+    if key not in OBEYED:
+        raise UserError(f"--trainer {pair}: a field that only newer versions of transformers have")
+
+
+def refuse_value(key: str, value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--trainer {key}={value}: must be a finite number")
+    if key == "max_grad_norm" and value < 0:
+        raise UserError(f"--trainer {key}={value}: must be above 0, or 0 for no clipping")
+    if key in JSON and not is_object(value):
+        raise UserError(
+            f"--trainer {key}={value}: must be a JSON object, its names in double quotes, within "
+            f"""single ones for the shell: --trainer '{key}={{"name": 1}}'"""
+        )
+
+
+def is_object(text: Any) -> bool:
+    try:
+        return isinstance(json.loads(text) if isinstance(text, str) else text, dict)
+    except ValueError:
+        return False

@@ -35,10 +35,11 @@ class RefreshCopies(TrainerCallback):
 
 
 class ObeyThePlan(TrainerCallback):
-    """Train by this run's rate, decay and schedule where a checkpoint brought its own.
+    """Train by this run's rate, decay, schedule and intervals where a checkpoint brought its own.
 
     The library loads settings with an optimizer's state: with `--resume CHECKPOINT --learning_rate
-    1e-5` it would go on at the checkpoint's rate, while every record says 1e-5.
+    1e-5` it would go on at the checkpoint's rate, while every record says 1e-5. So with
+    `logging_steps`, `eval_steps` and `save_steps`.
     """
 
     def on_train_begin(
@@ -50,6 +51,7 @@ class ObeyThePlan(TrainerCallback):
         lr_scheduler: Any,
         **_: Any,
     ) -> None:
+        state.compute_steps(args, state.max_steps)
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps both
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
         for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=True):

@@ -18,8 +18,8 @@ OWNER = "made_for.json"
 def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | None:
     """Return the checkpoint folder to resume from, or None to start anew (`folder` is emptied).
 
-    `configuration`: the hash of step 6's record; under `auto`, checkpoints of another one are
-    discarded, but for those of a training that was stopped: they are set aside, which is said.
+    `configuration`: a hash of what the weights depend on; under `auto`, checkpoints of another one
+    are discarded, but for those of a training that was stopped: they are set aside, which is said.
     `resume`: auto, never, or a checkpoint folder, which must be whole. Broken newer ones are
     passed over.
     """
@@ -53,8 +53,10 @@ def set_stopped_aside(folder: Path) -> None:
     state = json.loads((whole / "trainer_state.json").read_text())
     if step_of(whole) >= state.get("max_steps", 0):
         return
-    aside = folder.with_name(f"{folder.name}_stopped_at_{step_of(whole)}")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, number = folder.with_name(f"{folder.name}_stopped_at_{step_of(whole)}"), 1
+    while aside.exists():  # that of another training: it is kept, too
+        number += 1
+        aside = folder.with_name(f"{folder.name}_stopped_at_{step_of(whole)}_{number}")
     folder.rename(aside)
     say(
         f"       a training that was stopped was made for other flags: kept in {aside}; go on from "

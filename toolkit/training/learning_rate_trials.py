@@ -34,7 +34,9 @@ def pick_learning_rate(
     """
     held_out = validation.select(range(min(VALIDATION_BLOCKS, len(validation))))
     steps = trial_steps(plan["steps"])
-    short = {**plan, "steps": steps, "eval_steps": steps + 1, "logging_steps": steps}
+    warmup = math.ceil(plan["warmup_steps"] / plan["steps"] * steps)
+    short = {**plan, "steps": steps, "warmup_steps": warmup}
+    short |= {"eval_steps": steps + 1, "logging_steps": steps}
     trials = []
     for rate in (factor * plan["learning_rate"] for factor in FACTORS):
         trainer = make_trainer({**short, "learning_rate": rate})

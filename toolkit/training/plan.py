@@ -30,6 +30,7 @@ Schedule = Literal[
     "warmup_stable_decay",
     "greedy",
 ]  # transformers.SchedulerType
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 MOST_VALIDATIONS = 10
 # What suits a pretrained model, adapters, the two of a small one, and what starts from nothing.
 FINE_TUNING = {"num_train_epochs": 3.0, "learning_rate": 5e-5}
@@ -134,10 +135,25 @@ def plan_training(
         "learning_rate": usual["learning_rate"]
         if asked["learning_rate"] in (None, "auto")
         else asked["learning_rate"],
+        "warmup_steps": planned_warmup(asked, steps),
         "eval_steps": eval_steps,
         "save_steps": asked["save_steps"] or eval_steps,
         "logging_steps": asked["logging_steps"] or max(1, steps // 100),
     }
+
+
+def planned_warmup(asked: dict[str, Any], steps: int) -> int:
+    """Return the steps that the rate rises for; raise UserError where they are too many."""
+    if asked["lr_scheduler_type"] in WITHOUT_WARMUP:
+        return 0
+    share = asked["warmup_steps"]
+    warmup = math.ceil(share * steps) if share < 1 else int(share)
+    if warmup > steps:
+        raise UserError(
+            f"--warmup_steps {share:g}: training has {steps:,} steps, so that the learning rate "
+            "would never be reached; give fewer, or a share of all steps, below 1"
+        )
+    return warmup
 
 
 def planned_tokens(account: dict[str, int], batch: int, blocks: int) -> dict[str, int]:
@@ -189,6 +205,9 @@ def how_validation_went(validations: list[tuple[int, float]]) -> str:
     Overfitted: the last loss is above the best by more than 1% of it. Plateaued: all that was won
     after a validation is at most 2% of what was won until then; the first such step is named.
     """
+    if len(validations) == 1:
+        step = validations[0][0]
+        return f"validated once, at step {step:,}: whether it improved is not known"
     first, last = validations[0][1], validations[-1][1]
     best_step, best = min(validations, key=lambda entry: entry[1])
     if last > 1.01 * best:

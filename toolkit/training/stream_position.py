@@ -15,6 +15,7 @@ from toolkit.blocks.training_stream import TrainingStream
 from toolkit.model.library_internals import KeptInCheckpoints, restore_random_numbers
 from toolkit.run.command import UserError
 from toolkit.run.processes import process_count
+from toolkit.training.library_fields import OF_BLOCKS
 
 
 class StreamPosition(TrainerCallback, KeptInCheckpoints):
@@ -50,11 +51,9 @@ class StreamPosition(TrainerCallback, KeptInCheckpoints):
 def follow_stream(trainer: Trainer) -> None:
     """Keep the stream's place in a Trainer's checkpoints. Does nothing to one without a stream."""
     if isinstance(trainer.train_dataset, TrainingStream):
-        if trainer.args.dataloader_num_workers:
-            raise UserError(
-                "--trainer dataloader_num_workers: a stream is read ahead by a thread of its own; "
-                "leave it out"
-            )
+        for field, why in OF_BLOCKS.items():
+            if getattr(trainer.args, field):
+                raise UserError(f"--trainer {field}: {why}")
         if process_count() > 1:
             raise UserError("a stream is read by one process: train it without torchrun")
         trainer.args.ignore_data_skip = True  # the stream goes to its place itself

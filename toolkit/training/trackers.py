@@ -12,12 +12,16 @@ FOLDERS = {"tensorboard": "TENSORBOARD_LOGGING_DIR", "wandb": "WANDB_DIR", "trac
 _set_by_us: dict[str, str] = {}  # variable -> value: in a notebook one process makes several runs
 
 
+def require_tracker(name: str) -> None:
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(f"--report_to {name} needs the package {name}: pip install {name}")
+
+
 def prepare_tracker(name: str, run_directory: Path) -> None:
     """Let a tracker write into the run directory. Raises UserError where it is not installed."""
+    require_tracker(name)
     if name == "none":
         return
-    if importlib.util.find_spec(name) is None:
-        raise UserError(f"--report_to {name} needs the package {name}: pip install {name}")
     folder = run_directory / name
     folder.mkdir(exist_ok=True)
     variable, ours = FOLDERS[name], str(folder.resolve())

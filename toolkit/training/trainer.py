@@ -1,16 +1,20 @@
 """The library's Trainer, with what this pipeline promises on top of it."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
 
 from toolkit.model.kernels import choose_kernels
 from toolkit.model.library_internals import not_missing_in_checkpoints
 from toolkit.model.precision import autocast
 from toolkit.model.trainable import plain_model
+from toolkit.run.command import UserError
 from toolkit.scoring.losses import score_blocks
 from toolkit.training.callbacks import (
     EarlyStopping,
@@ -24,6 +28,16 @@ from toolkit.training.callbacks import (
 from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
 from toolkit.training.token_count import TokenCount
 
+NO_LOGITS = "training and validation keep no logits; a new figure goes into METRICS of metrics.py"
+IGNORED = {
+    "compute_metrics": NO_LOGITS,
+    "preprocess_logits_for_metrics": NO_LOGITS,
+    "compute_loss_func": "change compute_loss in toolkit/training/trainer.py, where the loss is",
+    "optimizers": "take --trainer optim=... and --lr_scheduler_type, which the record keeps",
+    "optimizer_cls_and_kwargs": "take --trainer optim=... optim_args=..., which the record keeps",
+    "model_init": "pass the model; --learning_rate auto tries rates",
+}
+
 
 class PipelineTrainer(Trainer):
     """A Trainer that is fast, and whose losses are true means per token.
@@ -31,6 +45,7 @@ class PipelineTrainer(Trainer):
     Everything that is replaced of the library's:
     - `compute_loss`: the model's own forward pass (`toolkit/model/forward.py`) gives the loss,
       because stock training mis-scales GPT-2's and holds full logits, several times.
+    - `create_scheduler`: the first step trains, too: stock warmup begins with a rate of 0.
     - `evaluate`: validation sums over all tokens (`toolkit/scoring/losses.py`), because stock
       evaluation averages the means of batches, holds full logits, and draws a random number, so
       that dropout differs afterwards.
@@ -54,7 +69,9 @@ class PipelineTrainer(Trainer):
         patience: int | None = None,
         **kwargs: Any,
     ):
+        refuse_ignored(kwargs)
         super().__init__(*args, **kwargs)
+        logging.getLogger("transformers.trainer_utils").addFilter(is_true)
         model, device = plain_model(self.model), self.args.device.type
         self.precision = precision
         self.kernels = choose_kernels(device, precision, "training")
@@ -125,16 +142,55 @@ class PipelineTrainer(Trainer):
             )
         return loss * self.accelerator.num_processes
 
-    def evaluate(self, eval_dataset: Dataset | None = None, *_: Any, **__: Any) -> dict[str, float]:
-        """Return `eval_loss`: mean nats per predicted token over the whole validation split."""
-        blocks = self.eval_dataset if eval_dataset is None else eval_dataset
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler:
+        """Return the schedule, where it begins with a rate of 0 from its second rate on."""
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        if isinstance(schedule, LambdaLR) and schedule.lr_lambdas[0](0) == 0:
+            self.lr_scheduler = None
+            longer = super().create_scheduler(num_training_steps + 1, optimizer)
+            rates = [one_step_on(rate) for rate in longer.lr_lambdas]
+            self.lr_scheduler = LambdaLR(longer.optimizer, rates)
+        return self.lr_scheduler
+
+    def evaluate(
+        self, eval_dataset: Dataset | dict[str, Dataset] | None = None, *_: Any, **__: Any
+    ) -> dict[str, float]:
+        """Return `eval_loss`: mean nats per predicted token over the whole validation split.
+
+        Of several sets, by name, it is that over all of them; `eval_NAME_loss` is that of each.
+        """
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        sets = given if isinstance(given, dict) else {"": given}
         self.model.eval()
         model = plain_model(self.model)
-        sums = score_blocks(model, blocks, self.data_collator, self.precision, "validating")
+        found = {
+            name: score_blocks(model, blocks, self.data_collator, self.precision, "validating")
+            for name, blocks in sets.items()
+        }
         self.model.train()
-        metrics = {"eval_loss": sums["nats"] / sums["tokens"]}
+        total = {key: sum(sums[key] for sums in found.values()) for key in ("nats", "tokens")}
+        metrics = {"eval_loss": total["nats"] / total["tokens"]}
+        metrics |= {f"eval_{n}_loss": s["nats"] / s["tokens"] for n, s in found.items() if n}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+
+def one_step_on(rate: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: rate(step + 1)
+
+
+def refuse_ignored(given: dict[str, Any]) -> None:
+    """Refuse what the library's Trainer takes and this one would not heed."""
+    for name, why in IGNORED.items():
+        if given.get(name) is not None:
+            raise UserError(f"PipelineTrainer({name}=...): not here: {why}")
+
+
+def is_true(record: logging.LogRecord) -> bool:
+    """Keep back the library's warning that a checkpoint's intervals are obeyed: see ObeyThePlan."""
+    return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
