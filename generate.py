@@ -10,6 +10,7 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import command
@@ -18,7 +19,7 @@ from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
-from toolkit.writing.sampling import Sampling, require_possible
+from toolkit.writing.sampling import USUAL_NEW_TOKENS, Sampling, require_possible, require_room
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -30,7 +31,7 @@ with lazily():
     from toolkit.model.forward import GPT2LMHeadModel
     from toolkit.report.publishing import publish, require_hub
     from toolkit.report.samples_page import write_samples
-    from toolkit.serving.server import serve
+    from toolkit.serving.server import require_server, serve
     from toolkit.writing.continue_prompts import continue_prompts
     from toolkit.writing.generator import Generator
     from toolkit.writing.prompt_loop import PromptLoop
@@ -57,7 +58,9 @@ class GenerateOptions:
     push_to_hub: str | None = flag(
         None, "send model/ and its card to this Hub repository (new ones private)", recorded=False
     )
-    max_new_tokens: int = flag(100, "longest continuation, in tokens")
+    max_new_tokens: int | None = flag(
+        None, "longest continuation, in tokens (default: 100, or half the model's positions)"
+    )
     temperature: float = flag(0.8, "0 is greedy; higher is bolder")
     top_p: float = flag(0.95, "sample from the likeliest tokens of this joint share")
     top_k: int = flag(50, "sample from this many likeliest tokens; 0: from all")
@@ -88,9 +91,19 @@ class GenerateOptions:
     def files_read(self) -> list[Path]:
         return [Path(self.prompts_file)] if self.prompts_file else []
 
-    def sampling(self) -> Sampling:
+    def refuse_impossible(self, model: dict[str, Any], run: RunDirectory) -> None:
+        """Refuse what a model of these sizes cannot do. `model`: step 3's results."""
+        require_room(self.max_new_tokens or 1, model["n_positions"])
+        if self.prompts_file:
+            read_prompts(Path(self.prompts_file))
+        if self.serve:
+            require_server(self.host, self.port)
+
+    def sampling(self, positions: int) -> Sampling:
+        """Return how to write with a model of so many positions."""
         chosen = {setting.name: getattr(self, setting.name) for setting in fields(Sampling)}
-        return Sampling(**chosen | {"stop": tuple(self.stop or ())})
+        most = self.max_new_tokens or min(USUAL_NEW_TOKENS, positions // 2)
+        return Sampling(**chosen | {"max_new_tokens": most, "stop": tuple(self.stop or ())})
 
 
 def generate(
@@ -112,7 +125,9 @@ def generate(
             if options.prompts_file
             else options.prompt or openings(splits["test"], tokenizer)
         )
-        report_cuts(prompts, tokenizer, tuned.config.n_positions, options.max_new_tokens)
+        positions = tuned.config.n_positions
+        sampling = options.sampling(positions)
+        report_cuts(prompts, tokenizer, positions, sampling.max_new_tokens)
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         samples = [{"prompt": prompt} for prompt in prompts]
         many = options.num_samples if options.temperature else 1
@@ -122,7 +137,7 @@ def generate(
                 model,
                 tokenizer,
                 prompts,
-                options.sampling(),
+                sampling,
                 run.seed,
                 run.precision,
                 progress.update,
@@ -130,8 +145,8 @@ def generate(
             for entry, found in zip(samples, texts, strict=True):
                 entry[name] = found
         progress.close()
-        write_samples(samples, options.sampling(), run.seed, step.file("samples.md"))
-        write_json_lines(samples, options.sampling(), run.seed, step.file("samples.jsonl"))
+        write_samples(samples, sampling, run.seed, step.file("samples.md"))
+        write_json_lines(samples, sampling, run.seed, step.file("samples.jsonl"))
         step.results = {"samples": samples}
         plural = "s" if len(samples) > 1 else ""
         where = run.path / "samples.md"
@@ -156,10 +171,11 @@ def converse(
         "tuned": Generator(tuned, tokenizer, run.precision),
     }
     run.unlock()
+    sampling = options.sampling(tuned.config.n_positions)
     if options.serve:
-        serve(models, run, options.sampling(), options.host, options.port)
+        serve(models, run, sampling, options.host, options.port)
     else:
-        PromptLoop(models, tokenizer, options.sampling(), run.seed).run()
+        PromptLoop(models, tokenizer, sampling, run.seed).run()
 
 
 def show(samples: list[dict]) -> None:

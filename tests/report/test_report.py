@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import evaluate_model
+import generate
 import visualize_performance
 from tests.conftest import chain_main, shell
+from toolkit.report.markdown import fenced
 from toolkit.report.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.metrics import METRICS
@@ -106,7 +109,48 @@ def test_markup_in_the_corpus_is_shown_as_text(run_copy, tmp_path):
     tags = [tag for tag, _ in Tags(page).seen]
     assert "script" not in tags and "img" not in tags and "b" not in tags
     assert "&lt;script&gt;" in page
-    assert "~~~~text" in (run_copy / "report.md").read_text()
+    assert "~~~~text" in "\n".join(fenced("~~~ of no tag"))
+    chain_main(*words, *small.split(), "--block_size", "32", "--max_steps", "2", "--prompt", evil)
+    for name in ("report.md", "samples.md", "model_card.md"):
+        text = (run_copy / name).read_text()
+        if name == "model_card.md":  # what stands before it is data, not shown as a page
+            text = text.split("---\n", 2)[2]
+        assert not re.search("<(script|img|b)\\b", text), name
+        assert "&lt;" in text
+
+
+CODES = "\x1b[31m \x07 \x08 \x7f \x9b1m \r"  # what a terminal obeys
+JOINED = "\u0646\u200c\u0646 \U0001f468\u200d\U0001f469"  # what joins characters is text
+
+
+def test_nothing_that_commands_a_terminal_reaches_terminal_or_pages(run_copy, tmp_path, capfd):
+    """From the corpus, its name, the prompt and the stop text."""
+    corpus = tmp_path / f"x{CODES}y"
+    corpus.mkdir()
+    for number in range(30):
+        (corpus / f"{number}{CODES}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)
+    words = ["--run_dir", run_copy, "--device", "cpu", "--corpus", corpus, "--seed", "7"]
+    small = "--from_scratch --n_layer 2 --n_head 2 --n_embd 32 --n_positions 64 --vocab_size 300"
+    words += [*small.split(), "--block_size", "32", "--max_steps", "2"]
+    chain_main(*words, "--prompt", f"a{CODES}{JOINED}", "--stop", f"z{CODES}")
+    generate.main(["--run_dir", str(run_copy), "--prompt", f"a{CODES}{JOINED}"])
+    said = "".join(capfd.readouterr())
+    pages = ["report.html", "report.md", "samples.md", "model_card.md", "performance.svg"]
+    texts = {name: (run_copy / name).read_bytes().decode() for name in pages}
+    for name, text in {"terminal": said, **texts}.items():
+        found = re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+        assert not found, (name, text[max(0, found.start() - 40) : found.end() + 20])
+    assert JOINED in said and JOINED in texts["samples.md"]
+
+
+def test_a_dollar_in_a_name_is_no_formula(run_copy, tmp_path):
+    named = run_copy.rename(tmp_path / "a$b_{c$ \\frac")
+    other = Path(shutil.copytree(named, tmp_path / "<b>x</b>|y"))
+    evaluate_model.main(["--run_dir", str(named), "--no-evaluate_base"])
+    visualize_performance.main(["--run_dir", str(named)])
+    visualize_performance.main(["--compare", str(named), str(other)])
+    table = (named / "comparison.md").read_text()
+    assert "<b>" not in table and "&lt;b" in table and "\\|y" in table
 
 
 def test_without_the_base_model_the_report_says_so(run_copy):

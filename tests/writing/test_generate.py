@@ -9,7 +9,7 @@ import generate
 from load_gpt2 import read_gpt2
 from tests.conftest import library_model, shell
 from toolkit.model.kernels import PLAIN
-from toolkit.report.samples_page import fenced
+from toolkit.report.markdown import fenced
 from toolkit.run.run_directory import RunDirectory
 from toolkit.writing.continue_prompts import continue_prompts
 from toolkit.writing.sampling import Sampling, openings, prompt_ids

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from toolkit.report.markdown import plain
 from toolkit.run.command import UserError
 from toolkit.run.console import aligned
 from toolkit.run.lazily import lazily
@@ -113,8 +114,6 @@ def write(value: Any) -> str:
 
 
 def as_markdown(table: list[list[str]]) -> str:
-    rows = [
-        "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |" for row in table
-    ]
+    rows = ["| " + " | ".join(map(plain, row)) + " |" for row in table]
     rows.insert(1, "|---|" + "---:|" * (len(table[0]) - 1))
     return "\n".join(["# Comparison", "", *rows, "", "![curves](comparison.png)", ""])

@@ -1,13 +1,13 @@
 """The model card: what someone who gets nothing but the model should know of it."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from toolkit.report.markdown import plain
 from toolkit.report.report import facts_of, render
 from toolkit.run.files import sha256_of
 from toolkit.run.records import Records
@@ -15,7 +15,6 @@ from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics import METRICS
 
 UNNAMED = "OWNER/NAME"  # until it is published
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> str:
@@ -28,7 +27,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
     made = records["create_dataset"]
     flags = [word for record in records.values() for word in record["measured"]["flags"]]
     corpus = ", ".join(map(last_part, made["options"]["corpus"]))
-    card = render(
+    return render(
         "model_card.md",
         {
             **facts_of(run, metrics),
@@ -47,7 +46,6 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "precision": records["import_modules"]["measured"]["precision"],
         },
     )
-    return UNPRINTABLE.sub("\ufffd", card)  # a sample may hold any byte; a card must be text
 
 
 def metadata_of(
@@ -110,8 +108,3 @@ def last_part(word: str) -> str:
     """Return a path that leaves the working folder as its last part alone, other words as is."""
     outside = Path(word).is_absolute() or word.startswith(("~", ".."))
     return Path(word).name or word if outside else word
-
-
-def plain(text: str) -> str:
-    """Return text as one line of Markdown that reads as it is written: no markup, no HTML."""
-    return re.sub(r"([\\`*_\[\]<>&#~|!])", r"\\\1", " ".join(text.split()))

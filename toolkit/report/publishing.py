@@ -47,7 +47,7 @@ def publish(run: Records, name: str) -> None:
     would be loaded together with this one is removed in the same commit. Raises UserError, and
     then the repository is as it was, or empty.
     """
-    metrics, folder = run.results("evaluate_model"), run.finished("train_model") / "model"
+    metrics, folder = run.results("evaluate_model"), run.artifact("train_model", "model")
     api = HfApi()
     with refusing(name):
         name = name if "/" in name else f"{api.whoami()['name']}/{name}"

@@ -10,9 +10,10 @@ from markupsafe import Markup
 from toolkit.blocks.window_hash import WINDOW
 from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
+from toolkit.report.markdown import fenced, in_code, plain
 from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
-from toolkit.report.samples_page import fenced
 from toolkit.report.verdict import judge, judge_copying
+from toolkit.run.console import shown
 from toolkit.run.options import as_command
 from toolkit.run.records import Records
 from toolkit.run.steps import STEPS
@@ -54,9 +55,16 @@ def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
         loader=FileSystemLoader([home, HERE]),
         autoescape=page.endswith(".html"),
         undefined=StrictUndefined,
+        finalize=without_commands,
     )
+    environment.filters |= {"plain": plain, "in_code": in_code}
     environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
     return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
+
+
+def without_commands(value: Any) -> Any:
+    """Return what a template prints, of text without characters that command a terminal."""
+    return type(value)(shown(value)) if isinstance(value, str) else value
 
 
 def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Write samples before and after training as a Markdown page."""
 
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
+from toolkit.report.markdown import fenced, plain
 from toolkit.writing.sampling import Sampling
 
 TITLES = {"base": "Before training", "tuned": "After training"}
@@ -16,23 +16,14 @@ def write_samples(samples: list[dict], sampling: Sampling, seed: int, path: Path
     lines = [
         "# Samples",
         "",
-        f"The same prompts, settings and seeds for both models: {settings}, seed {seed}.",
+        f"The same prompts, settings and seeds for both models: {plain(settings)}, seed {seed}.",
         "",
     ]
     for number, entry in enumerate(samples, start=1):
         heading = entry["prompt"].splitlines()[0] if entry["prompt"] else "(empty prompt)"
-        lines += [f"## {number}. {heading}", ""]
+        lines += [f"## {number}. {plain(heading)}", ""]
         for name, title in TITLES.items():
             lines += [f"**{title}**", ""]
             for text in entry[name]:
                 lines += [*fenced(entry["prompt"] + text), ""]
     path.write_text("\n".join(lines), encoding="utf-8")
-
-
-def fenced(text: str) -> list[str]:
-    """Return text as a block that Markdown shows as it is, wrapped for reading."""
-    fence = "~~~"
-    while fence in text:
-        fence += "~"
-    wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, 96) or [""]]
-    return [fence + "text", *wrapped, fence]

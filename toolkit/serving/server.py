@@ -1,6 +1,7 @@
 """Serve the API and the page on one address until Ctrl-C or SIGTERM; requests under way finish."""
 
 import contextlib
+import importlib.util
 import signal
 import socket
 
@@ -11,6 +12,22 @@ from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import Sampling
 
 LOOPBACK = ("127.0.0.1", "localhost")
+NEEDS = "--serve needs more packages; run: python3 -m pip install -r requirements-serve.txt"
+
+
+def require_server(host: str, port: int) -> None:
+    """Refuse what could not be served later on: packages lack, or the port is taken."""
+    if not all(map(importlib.util.find_spec, ("uvicorn", "fastapi"))):
+        raise UserError(NEEDS)
+    listen(host, port).close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise UserError(f"--port {port} on --host {host}: {problem}") from None
 
 
 def serve(
@@ -26,13 +43,8 @@ def serve(
         from toolkit.serving.completions_api import completions_app
         from toolkit.serving.page import add_page
     except ImportError:
-        raise UserError(
-            "--serve needs more packages; run: python3 -m pip install -r requirements-serve.txt"
-        ) from None
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise UserError(f"--port {port} on --host {host}: {error.strerror or error}") from None
+        raise UserError(NEEDS) from None
+    listener = listen(host, port)
     address = f"http://{host}:{listener.getsockname()[1]}"
     app = completions_app(generators, [host, *LOOPBACK] if host in LOOPBACK else None)
     add_page(app, app.state.engine, run, sampling)

@@ -1,13 +1,12 @@
 """A prompt in the terminal: continue what is typed, word by word."""
 
 import dataclasses
-import sys
 from typing import get_type_hints
 
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.run.command import UserError
-from toolkit.run.console import say
+from toolkit.run.console import say, say_on
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import Sampling, all_prompt_ids, prompt_ids, require_possible
@@ -94,6 +93,5 @@ class Printer:
         self.printed = 0
 
     def __call__(self, row: Continuation) -> None:
-        sys.stdout.write(row.text[self.printed :])
-        sys.stdout.flush()
+        say_on(row.text[self.printed :])
         self.printed = len(row.text)

@@ -16,6 +16,7 @@ with lazily():
 
     from toolkit.corpus.tokenizing import encode_text
 
+USUAL_NEW_TOKENS = 100  # where nobody says how many, and the model has room for them
 OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
@@ -63,6 +64,8 @@ def require_possible(settings: Any, prefix: str = "") -> None:
     }
     for name, (least, most) in limits.items():
         value = getattr(settings, name)
+        if value is None:  # left to us
+            continue
         if not least <= value <= most:
             bound = f"at least {least}" if not value >= least else f"at most {most}"
             raise ValueError(f"{prefix}{name} must be {bound}, got {value}")
@@ -81,12 +84,16 @@ def prompt_ids(
     prompt: str, tokenizer: PreTrainedTokenizerFast, positions: int, new_tokens: int
 ) -> list[int]:
     """Return the prompt's last tokens that leave room for the new ones."""
-    room = positions - new_tokens
-    if room < 1:
+    require_room(new_tokens, positions)
+    return all_prompt_ids(prompt, tokenizer)[new_tokens - positions :]
+
+
+def require_room(new_tokens: int, positions: int) -> None:
+    """Refuse continuations that leave no room for a prompt."""
+    if new_tokens >= positions:
         raise UserError(
             f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
         )
-    return all_prompt_ids(prompt, tokenizer)[-room:]
 
 
 def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:

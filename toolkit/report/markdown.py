@@ -1,0 +1,39 @@
+"""Text of others in pages of Markdown: it reads as it is written and never becomes markup."""
+
+import html
+import re
+import textwrap
+
+from toolkit.run.console import shown
+
+MARKUP = re.compile(r"<[A-Za-z/!?]")  # what may begin a tag or a comment
+SIGNS = re.compile(r"([\\`*\[\]<>&#~|!]|(?<!\w)_|_(?!\w))")  # within a word _ is no sign
+
+
+def plain(text: str) -> str:
+    """Return text as one line of Markdown that reads as it is written: no markup, no HTML."""
+    return SIGNS.sub(r"\\\1", " ".join(shown(text).split())).replace("\\<", "&lt;")
+
+
+def in_code(text: str) -> str:
+    """Return text as code within a line."""
+    line = " ".join(shown(text).split())
+    if MARKUP.search(line) or "`" in line:
+        return f"<code>{html.escape(line, quote=False).replace('`', '&#96;')}</code>"
+    return f"`{line}`"
+
+
+def fenced(text: str) -> list[str]:
+    """Return text as a block that Markdown shows as it is, wrapped for reading.
+
+    Where it holds what looks like a tag, the block is one of escaped HTML: not every reader of
+    Markdown leaves a fence's content alone.
+    """
+    lines = shown(text).splitlines()
+    wrapped = [part for line in lines for part in textwrap.wrap(line, 96) or [""]]
+    if MARKUP.search(text):
+        return ["<pre>", *(html.escape(line, quote=False) for line in wrapped), "</pre>"]
+    fence = "~~~"
+    while fence in text:
+        fence += "~"
+    return [fence + "text", *wrapped, fence]
