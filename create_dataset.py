@@ -171,7 +171,7 @@ def create_dataset(
 
 def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
     """Return the tokenized documents of step 4, or with --streaming what reads them."""
-    folder = run.finished("create_dataset") / "documents"
+    run.finished("create_dataset")
     record = run.record("create_dataset")
     num_proc = record["measured"]["num_proc"]
     options = build(DatasetOptions, {**record["options"], "num_proc": num_proc})
@@ -180,7 +180,7 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
             mend = run.command_for("create_dataset", "create_dataset")
             raise UserError(f"{run.path}: the stream's input files changed; run: {mend}")
         return stream_documents(options, lambda: read_tokenizer(run), record["results"]["revision"])
-    return open_splits(folder)
+    return open_splits(run.artifact("create_dataset", "documents"))
 
 
 def tokenize_corpus(

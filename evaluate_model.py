@@ -23,7 +23,7 @@ from toolkit.run.run_directory import RunDirectory
 from toolkit.run.source import source_of
 from toolkit.run.start import parse
 from train_model import read_tuned
-from train_test_split import read_splits
+from train_test_split import read_splits, read_test_text
 
 with lazily():
     from datasets import Dataset
@@ -41,10 +41,10 @@ with lazily():
         keep_outcome,
         read_outcome,
     )
-    from toolkit.scoring.losses import count_text
     from toolkit.scoring.metrics import compare
     from toolkit.scoring.metrics_table import as_text
     from toolkit.scoring.rouge import compare_rouge
+    from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
 
 
@@ -63,6 +63,10 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         require_ranges(self)
 
+    def refuse_impossible(self, model: dict[str, Any], run: RunDirectory) -> None:
+        """Refuse what a model of these sizes cannot do. `model`: step 3's results."""
+        refuse_long_stride(self.stride or 1, model["n_positions"])
+
 
 def evaluate_model(
     tuned: GPT2LMHeadModel,
@@ -78,7 +82,7 @@ def evaluate_model(
         outcomes["tuned"] = examine(tuned, exam, "evaluating tuned")
         scores = {name: outcome.sums for name, outcome in outcomes.items()}
         given = (exam.test, tokenizer, collate, exam.pieces, exam.stride)
-        text, size = count_text(*given), block_size_of(exam.test)
+        text, size = count_text(*given, read_test_text(run)), block_size_of(exam.test)
         step.results = compare(scores, text, exam.pieces, run.seed)
         samples = {name: outcome.samples for name, outcome in outcomes.items()}
         train = splits["train"] if isinstance(splits["train"], Dataset) else None
@@ -117,8 +121,7 @@ def set_up(
             f"{run.path}/splits: the test split is empty; give step 5 a larger --test_fraction"
         )
     size = block_size_of(test)
-    if options.stride and options.stride > size:
-        raise UserError(f"--stride {options.stride} is beyond the blocks of {size} tokens")
+    refuse_long_stride(options.stride or 1, size)
     if options.stride and "length" in test.column_names:
         raise UserError(
             f"--stride {options.stride}: prompts with completions are scored one by one; drop it"
@@ -126,6 +129,11 @@ def set_up(
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
     return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+
+
+def refuse_long_stride(stride: int, longest: int) -> None:
+    if stride > longest:
+        raise UserError(f"--stride {stride} is beyond the blocks of {longest} tokens")
 
 
 def score_base(exam: Examination, run: RunDirectory) -> Outcome:

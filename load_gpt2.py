@@ -147,7 +147,7 @@ def find_loaded(run: RunDirectory) -> tuple[Path, str]:
     """Return the folder and the name of what step 3 loaded."""
     results = run.results("load_gpt2")
     if results["from_scratch"]:
-        return run.path / "base_model", "base_model"
+        return run.artifact("load_gpt2", "base_model"), "base_model"
     folder = Path(run.record("load_gpt2")["measured"]["folder"])
     if results["model"] == hub.BUNDLED:
         folder = hub.bundled_folder()

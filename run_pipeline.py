@@ -29,10 +29,11 @@ from toolkit.run.config_file import read_config_file
 from toolkit.run.console import say
 from toolkit.run.lazily import lazily
 from toolkit.run.options import build, flag, parse_flags
-from toolkit.run.records import NOT_RUN
+from toolkit.run.records import NOT_RUN, Damaged
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import changed_versions, read_run
 from toolkit.run.steps import STEPS, label, number_of
+from toolkit.training.library_fields import OF_BLOCKS
 from train_model import read_tuned, train_model
 from train_test_split import read_splits, train_test_split
 from visualize_performance import read_report, visualize_performance
@@ -79,7 +80,7 @@ class Chain:
     """Do a step, or take what it left where doing it would change nothing."""
 
     def __init__(self, given: dict[str, Any]):
-        self.given, self.runner = given, build(RunnerOptions, given)
+        self.given, self.runner, self.looked_ahead = given, build(RunnerOptions, given), False
         self.options = {name: build(options_of(name), given) for name in STEPS[1:]}
         if self.runner.force and "resume" not in given:
             self.options["train_model"].resume = "never"
@@ -87,6 +88,24 @@ class Chain:
         for name in ("interactive", "serve", "push_to_hub"):
             if name in given and self.runner.to_step < len(STEPS):
                 raise UserError(f"--{name} comes after step {len(STEPS)}: drop --to_step")
+        self.refuse_contradictions()
+
+    def refuse_contradictions(self) -> None:
+        """Refuse flags of several steps that cannot go together."""
+        splitting, training = self.options["train_test_split"], self.options["configure_trainer"]
+        if self.options["create_dataset"].streaming:
+            if splitting.hold_out_by == "shuffle" and self.runner.to_step >= 5:
+                raise UserError(
+                    "--hold_out_by shuffle needs every document at once; a stream has hash"
+                )
+            if not training.max_steps and self.runner.to_step >= 6:
+                raise UserError("--max_steps is needed with --streaming: a stream has no known end")
+            for pair in training.trainer or []:
+                if why := OF_BLOCKS.get(pair.partition("=")[0]):
+                    raise UserError(f"--trainer {pair}: {why}")
+        stride, block_size = self.options["evaluate_model"].stride, splitting.block_size
+        if stride and block_size and stride > block_size:
+            raise UserError(f"--stride {stride} is beyond the blocks of {block_size} tokens")
 
     def __call__(self, step: Callable, read: Callable | None, *inputs: Any) -> Any:
         """Return what `step` returns, from `inputs`, or what `read` finds that it left."""
@@ -106,7 +125,23 @@ class Chain:
             return left
         if reason not in (NOT_RUN, "--force"):
             say(f"{label(name)} again: {reason}")
+        self.look_ahead(name)
         return step(*map(value_of, inputs), options, self.run)
+
+    def look_ahead(self, name: str) -> None:
+        """Before the first step that is done, refuse what it or a later one could not obey.
+
+        Of the model that is from when step 3 has loaded it; from scratch its sizes are flags.
+        """
+        loading = self.options["load_gpt2"]
+        known = number_of(name) > number_of("load_gpt2") or loading.from_scratch
+        if self.looked_ahead or name == "import_modules" or not known:
+            return
+        model = loading.shape() if name == "load_gpt2" else self.run.results("load_gpt2")
+        for step in STEPS[number_of(name) - 1 : self.runner.to_step]:
+            if hasattr(self.options[step], "refuse_impossible"):
+                self.options[step].refuse_impossible(model, self.run)
+        self.looked_ahead = True
 
     def refuse_ignored_flags(self, name: str, number: int, options: Any) -> None:
         """Refuse a flag that only a step before --from_step would obey."""
@@ -139,12 +174,26 @@ def main(argv: list[str] | None = None) -> None:
     if "config" in given:
         given = {**read_config_file(given["config"], *groups), **given}
     chain = Chain(given)
-    try:
-        run_steps(chain)
-    except LastStepDone:
-        pass
+    redo_damaged(chain)
     if compared := chain.options["visualize_performance"].compare:
         say(compare_runs(compared))
+
+
+def redo_damaged(chain: Chain) -> None:
+    """Run all steps; from the start where one opens what is damaged: its step is then done again.
+
+    Only who opens an artifact hashes all of it.
+    """
+    redone: set[str] = set()
+    while True:
+        try:
+            return run_steps(chain)
+        except LastStepDone:
+            return None
+        except Damaged as damage:
+            if damage.step in redone:
+                raise
+            redone.add(damage.step)
 
 
 def run_steps(chain: Chain) -> None:

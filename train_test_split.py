@@ -19,20 +19,23 @@ from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
 
 with lazily():
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
-    from toolkit.blocks.block_splits import make_blocks, make_examples
+    from toolkit.blocks.block_splits import make_blocks, make_examples, refuse_beyond
     from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
     from toolkit.blocks.splitting import (
         column_of,
         compare_with_train,
         prompt_lengths,
+        source_of,
         split_documents,
+        texts_of,
     )
     from toolkit.blocks.training_stream import Splits, TrainingStream
     from toolkit.corpus.tokenized_documents import open_splits, save_splits
 
 HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold
+TEST_TEXT = "test_text"  # beside the splits: the test documents' text, where tokens do not spell it
 
 
 @dataclass
@@ -66,6 +69,11 @@ class SplitOptions:
                 "leave nothing to train on: their sum must stay below 1"
             )
 
+    def refuse_impossible(self, model: dict[str, Any], run: RunDirectory) -> None:
+        """Refuse what a model of these sizes cannot do. `model`: step 3's results."""
+        if self.block_size:
+            refuse_beyond(model["n_positions"], self.block_size)
+
 
 def train_test_split(
     documents: DatasetDict | DocumentStream, options: SplitOptions, run: RunDirectory
@@ -77,6 +85,7 @@ def train_test_split(
     train is a TrainingStream, and the others are as large as HELD_OUT_CHARACTERS allows.
     """
     with run.step(__file__, options, after=("load_gpt2", "create_dataset")) as step:
+        options.refuse_impossible(run.results("load_gpt2"), run)
         fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
         streamed, work = isinstance(documents, DocumentStream), step.scratch()
         if not streamed:
@@ -98,6 +107,9 @@ def train_test_split(
         if streamed:
             accounts = {"train": dict.fromkeys(accounts["test"]), **accounts}  # not known yet
             splits[HELD_OUT] = named_contents(documents)
+        longest = size if "length" in splits["test"].column_names else None
+        if text := texts_of(source_of(documents, "test"), parts["test"], longest):
+            splits[TEST_TEXT] = text
         save_splits(splits, step.folder("splits"))
         share, near = (None, None) if streamed else compare_with_train(documents, parts)
         step.results |= {"block_size": size, "splits": accounts, "copies": copied}
@@ -108,13 +120,18 @@ def train_test_split(
 
 def read_splits(run: RunDirectory) -> Splits:
     """Return the packed splits of step 5, and of a stream what packs its train split."""
-    splits = open_splits(run.finished("train_test_split") / "splits").with_format("numpy")
+    splits = open_splits(run.artifact("train_test_split", "splits")).with_format("numpy")
     if HELD_OUT not in splits:
         return splits
     results, contents = run.results("train_test_split"), column_of(splits.pop(HELD_OUT), "content")
     shares, size = results["stream"]["shares"], results["block_size"]
     train = TrainingStream(read_documents(run), shares, contents, size, run.seed)
     return {"train": train, **splits}
+
+
+def read_test_text(run: RunDirectory) -> Dataset | None:
+    """Return the text of each document of the test split; None where its tokens spell it."""
+    return open_splits(run.finished("train_test_split") / "splits").get(TEST_TEXT)
 
 
 def summarize(results: dict[str, Any]) -> str:

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
+# Before any library is imported: torch imports tqdm, and no test reaches for the network.
 os.environ.setdefault("TQDM_DELAY", "2")  # as for a user: see enter_environment
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # before any library is imported: no test reaches for the network
-)
+os.environ["HF_HUB_OFFLINE"] = "1"
 
+import torch  # noqa: E402
 import transformers  # noqa: E402
 
 import run_pipeline  # noqa: E402

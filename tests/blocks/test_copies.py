@@ -145,6 +145,19 @@ def test_a_corpuss_own_test_split_may_share_short_messages_with_train(split, str
     assert not set(long[:9]) & set(texts_in(run, "train"))
 
 
+@pytest.mark.parametrize("same", ["train", "test"])
+def test_a_validation_split_that_equals_another_is_said(split, capsys, same):
+    splits = {"train": [f"{LONG} Entry {n}." for n in range(40)], "test": [LONG]}
+    splits |= {"validation": splits[same]}
+    emptied, other = ("train", "validation or test") if same == "train" else ("validation", "test")
+    with pytest.raises(SystemExit) as stopped:
+        split(None, splits=splits)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert f"error: --corpus: every {emptied} document also stands in {other}" in message
+    assert "one alone: it is cut into three" in message
+
+
 def test_a_short_documents_side_depends_on_its_name_alone():
     """Not on the order, the seed or the rest, just as a long one's depends on its words alone."""
 

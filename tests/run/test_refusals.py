@@ -140,6 +140,7 @@ BAD_VALUES = [
     ("configure_trainer", "--learning_rate 0", "--learning_rate must be above 0"),
     ("configure_trainer", "--learning_rate inf", "--learning_rate: must be a number or auto"),
     ("configure_trainer", "--warmup_steps -2", "--warmup_steps must be at least 0"),
+    ("configure_trainer", "--warmup_steps 50 --max_steps 20", "--warmup_steps 50: training has 20"),
     ("configure_trainer", "--lr_scheduler_type sine", "--lr_scheduler_type: must be one of linear"),
     ("configure_trainer", "--weight_decay -1", "--weight_decay must be at least 0"),
     ("configure_trainer", "--early_stopping_patience 0", "--early_stopping_patience"),
@@ -149,15 +150,8 @@ BAD_VALUES = [
     ("configure_trainer", "--trainer max_grad_norm", "--trainer max_grad_norm: must be KEY=VALUE"),
     ("configure_trainer", "--trainer max_norm=1", "--trainer max_norm=1: must be KEY=VALUE"),
     ("configure_trainer", "--trainer max_grad_norm=big", "--trainer: --max_grad_norm"),
-    ("configure_trainer", "--trainer learning_rate=1", "learning_rate is set by this pipeline's"),
-    ("configure_trainer", "--trainer optim=sgdd", "--trainer"),
-    ("configure_trainer", "--trainer label_smoothing_factor=0.1", "not here: the losses here are"),
-    ("configure_trainer", "--trainer save_strategy=no", "not here: what is trained is taken from"),
-    ("configure_trainer", "--trainer save_only_model=true", "not here: an interrupted training"),
-    ("configure_trainer", "--trainer push_to_hub=true", "take the runner's --push_to_hub"),
     ("configure_trainer", "--trainer hub_token=abc", "--trainer hub_token=...: not here: log in"),
     ("configure_trainer", "--trainer run_name=hf_abcdefghijklmnopqrst", "looks like a secret"),
-    ("configure_trainer", "--trainer auto_find_batch_size=true", "--per_device_train_batch_size"),
     (
         "configure_trainer",
         "--per_device_train_batch_size many",
@@ -623,7 +617,8 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path):
         "def main(): raise OSError(errno.ENOSPC, 'No space left on device', 'x.arrow')\nmain()"
     )
     done = shell("-c", code)
-    assert (done.returncode, done.stderr) == (2, "error: x.arrow: No space left on device\n")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: x.arrow: No space left on device; free some space")
 
 
 def test_importing_a_step_does_nothing():

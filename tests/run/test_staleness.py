@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
 
+import create_dataset
 import generate
+import train_test_split
+from load_gpt2 import read_gpt2
 from run_pipeline import Chain, options_of
 from tests.conftest import PROJECT, STEP_FILES, chain_main, shell
 from tests.run.test_chain import contents, done_again
@@ -14,6 +18,7 @@ from toolkit.run import files, records, source, start
 from toolkit.run.options import parse_flags
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.steps import STEPS
+from train_model import read_tuned
 
 
 @pytest.fixture
@@ -198,6 +203,52 @@ def test_a_small_artifact_is_known_by_its_content(run_copy, refusal):
     assert "run: python3 run_pipeline.py" in error
 
 
+@pytest.mark.parametrize(
+    "file, read, step",
+    [
+        ("base_model/model.safetensors", read_gpt2, "load_gpt2"),
+        ("documents/train.arrow", create_dataset.read_documents, "create_dataset"),
+        ("splits/train.arrow", train_test_split.read_splits, "train_test_split"),
+        ("model/model.safetensors", read_tuned, "train_model"),
+    ],
+)
+def test_damage_that_keeps_size_and_times_is_named_by_who_opens_it(
+    run_copy, monkeypatch, file, read, step
+):
+    monkeypatch.setattr(records, "SMALL", 0)
+    flip(run_copy / file)
+    run, name = RunDirectory(run_copy), file.split("/")[0]
+    assert run.problem(step) is None  # nobody has opened it
+    expected = f"{run_copy}/{name}: damaged: not what {step} left there; run: python3 {step}.py"
+    with pytest.raises(records.Damaged, match=re.escape(expected)):
+        read(run)
+    assert run.problem(step) == f"is stale ({name} was changed or removed since)"
+
+
+def test_the_runner_makes_again_what_it_finds_damaged(run_copy, monkeypatch, all_flags, capsys):
+    monkeypatch.setattr(records, "SMALL", 0)
+    whole = (run_copy / "documents/train.arrow").read_bytes()
+    flip(run_copy / "documents/train.arrow")
+    chain_main("--run_dir", run_copy, *all_flags, "--block_size", "16", "--to_step", "5")
+    said = capsys.readouterr().out
+    assert "[4/10] again: is stale (documents was changed or removed since)" in said
+    assert said.count("[5/10] again: --block_size was 32") == 2
+    assert (run_copy / "documents/train.arrow").read_bytes() == whole
+
+
+def test_what_is_opened_is_hashed_once_a_process_and_not_after_it_was_written(
+    run_copy, monkeypatch
+):
+    monkeypatch.setattr(records, "SMALL", 0)
+    run, seen = RunDirectory(run_copy, seed=7), hashed(monkeypatch)
+    for _ in range(2):
+        documents = create_dataset.read_documents(run)
+    assert seen.count(run_copy / "documents") == 1
+    train_test_split.train_test_split(documents, train_test_split.SplitOptions(), run)
+    train_test_split.read_splits(run)
+    assert run_copy / "splits" not in seen
+
+
 def test_a_large_artifact_is_hashed_once_its_times_moved(run_copy, monkeypatch):
     monkeypatch.setattr(records, "SMALL", 0)
     model, seen = run_copy / "model", hashed(monkeypatch)
@@ -224,7 +275,7 @@ def test_an_error_between_two_artifacts_leaves_no_record_to_trust(run_copy, monk
         return plain(path, home)
 
     monkeypatch.setattr(records.Path, "rename", rename)
-    with pytest.raises(OSError):
+    with pytest.raises(SystemExit):
         generate.main(["--run_dir", str(run_copy), "--prompt", "else", "--max_new_tokens", "2"])
     monkeypatch.undo()
     assert RunDirectory(run_copy).problem("generate") == records.NOT_RUN

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
 from toolkit.blocks.holding_out import Selection, cut_tail, hold_out, hold_out_by_hash
@@ -51,7 +52,11 @@ def split_documents(
         account[name] = {"documents_dropped": int(copied.sum()), "names": list(names)}
         chosen[name] = chosen[name][~copied]
         if not len(chosen[name]):
-            raise UserError(f"--corpus: every {name} document is a copy of a held-out one")
+            others = "test" if name == "validation" else "validation or test"
+            raise UserError(
+                f"--corpus: every {name} document also stands in {others}, so none is left; give "
+                "splits that differ, or one alone: it is cut into three"
+            )
     for name, short in copies(hashes("words")).items():
         account[name]["short_copies_kept"] = int(short.sum())
     return {name: Selection(columns[sources[name]], chosen[name]) for name in cut}, account
@@ -85,6 +90,24 @@ def prompt_lengths(documents: DatasetDict, parts: dict[str, Selection]) -> dict[
         name: column_of(source_of(documents, name), "prompt_tokens")[part.order]
         for name, part in parts.items()
     }
+
+
+def texts_of(source: Dataset, part: Selection, longest: int | None) -> Dataset | None:
+    """Return the text of each document of a part, where its tokens do not spell it: else None.
+
+    Columns as of `tokenize_documents`: `text`, and `characters`, which say how many of them each
+    token stands for. `longest`: examples of more tokens are left out, as by `pad_examples`.
+    """
+    if "text" not in source.column_names:
+        return None
+    characters, texts, kept = TokenColumn(source, "characters"), [], []
+    for number, tokens in zip(part.order, part, strict=True):
+        if longest is None or len(tokens) <= longest:
+            own = characters[number][-len(tokens) :]  # of a document's tail only its own
+            kept.append(own)
+            text = source[int(number)]["text"]
+            texts.append(text[len(text) - int(own.sum()) :])
+    return Dataset(pa.table({"text": texts, "characters": pa.array(kept, pa.list_(pa.uint32()))}))
 
 
 def compare_with_train(

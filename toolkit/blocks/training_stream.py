@@ -108,7 +108,7 @@ class TrainingStream(IterableDataset):
         place = [state["place"][0] + 1, 0, 0]
         for batch, place_after in batches:
             kept = self.kept_for_training(batch, counts)
-            ids, starts = tokenize(kept, self.documents.tokenizer, self.documents.num_proc)
+            ids, starts, _ = tokenize(kept, self.documents.tokenizer, self.documents.num_proc)
             texts += ids
             prompts += starts
             counts["tokens_read"] += sum(map(len, ids))

@@ -5,20 +5,27 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from toolkit.run.console import complain
+from toolkit.run.shortages import shortage_in
 
-# The operating system's refusals that a user can mend: full or read-only disk, no permission.
+# The operating system's refusals that a user can mend: no permission, a read-only disk, something
+# else under a name than should be there.
 MENDABLE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
     errno.ENAMETOOLONG,
-    errno.EFBIG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
 }
+LONGEST_LINE = 2_000  # characters of a complaint: a value in it may be a whole file
 
 
 class UserError(Exception):
@@ -42,8 +49,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except UserError as error:
-            complain(f"error: {' '.join(str(error).split())}")
-            sys.exit(2)
+            refuse(str(error))
         except Interrupted as stop:
             complain(str(stop))
             sys.exit(130)
@@ -55,10 +61,20 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         ):  # the reader of our output (head, less) has left: no fault of anyone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
-        except OSError as error:
-            if error.errno not in MENDABLE:
+        except Exception as error:
+            if lacking := shortage_in(error):
+                refuse(lacking)
+            if not isinstance(error, OSError) or error.errno not in MENDABLE:
                 raise
-            complain(f"error: {error.filename or 'writing'}: {error.strerror}")
-            sys.exit(2)
+            refuse(f"{error.filename or 'writing'}: {error.strerror}")
 
     return run
+
+
+def refuse(message: str) -> NoReturn:
+    """End with one line on stderr and exit code 2."""
+    line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+    complain(f"error: {line}")
+    sys.exit(2)

@@ -8,33 +8,82 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.run.command import UserError
+from toolkit.run.files import open_file
 from toolkit.run.lazily import lazily
-from toolkit.run.options import converter, did_you_mean, fields_of, in_words, without_none
+from toolkit.run.options import (
+    converter,
+    did_you_mean,
+    fields_of,
+    in_words,
+    what_no_path_holds,
+    without_none,
+)
 
 with lazily():
     import yaml
 
 
+MOST_BYTES = 100_000  # a page of flags has two thousand
+DEEPEST = 5  # levels of lists and mappings: flags have two
+MISFITS = (LookupError, TypeError, AttributeError)  # PyYAML's, of a value as in `seed: !!bool x`
+
+
 def read_config_file(path: str, *groups: type) -> dict[str, Any]:
     """Return the flags set in a YAML or JSON file; unknown keys and wrong types are refused."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = text_of(path)
+        values = json.loads(text) if path.endswith(".json") else read_yaml(text)
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"--config {path}: cannot be read ({error})") from None
+    except RecursionError:
+        raise UserError(f"--config {path}: cannot be read (it is nested too deeply)") from None
+    except MISFITS:
+        raise UserError(f"--config {path}: cannot be read (a tag does not fit its value)") from None
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: must hold flags as `name: value`")
     kinds = {field.name: kind for group in groups for field, kind in fields_of(group)}
     for name in values:
         if name not in kinds:
-            hint = did_you_mean(str(name), kinds)
-            raise UserError(f"--config {path}: unknown key {name}{hint}")
+            hint = did_you_mean(brief(name), kinds)
+            raise UserError(f"--config {path}: unknown key {brief(name)}{hint}")
     return {name: from_file(path, name, value, kinds[name]) for name, value in values.items()}
+
+
+def text_of(path: str) -> str:
+    """Return a small file's text. Raises ValueError for what is none: a device never ends."""
+    with open_file(Path(path)) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    return content.decode("utf-8-sig")
+
+
+def read_yaml(text: str) -> Any:
+    """Return what YAML holds. Refuses aliases, a few lines of which stand for gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("write values out; anchors with * are not taken")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError
+    return yaml.safe_load(text)
+
+
+def brief(value: Any, longest: int = 80) -> str:
+    shown = str(value)
+    return shown if len(shown) <= longest else shown[:longest] + "..."
 
 
 def from_file(path: str, name: str, value: Any, kind: Any) -> Any:
     """Return one value of a configuration file as its flag's type."""
     plain, optional = without_none(kind)
+    words = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    if any(isinstance(word, str) and (problem := what_no_path_holds(word)) for word in words):
+        raise UserError(f"--config {path}: {name} {problem}")
     try:
         if value is None and optional:
             return None
@@ -55,4 +104,5 @@ def from_file(path: str, name: str, value: Any, kind: Any) -> Any:
             return converter(plain)(str(value))
     except (ValueError, argparse.ArgumentTypeError):
         pass
-    raise UserError(f"--config {path}: {name} must be {in_words(plain)}, got {value!r}")
+    got = brief(repr(value))
+    raise UserError(f"--config {path}: {name} must be {in_words(plain)}, got {got}")

@@ -1,16 +1,31 @@
 """The one place that prints."""
 
+import re
 import sys
+
+# What commands a terminal: C0 but for tab and line feed, DEL, C1; and halves of characters, which
+# names with bytes of another encoding hold, and which cannot be printed. Joiners (U+200C) are text.
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def say(text: str = "") -> None:
     """Print one line of the pipeline's own output, at once."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
+
+
+def say_on(text: str) -> None:
+    """Print a piece of a line that goes on."""
+    print(shown(text), end="", flush=True)
 
 
 def complain(text: str) -> None:
     """Print one line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """Return text without what commands a terminal: U+FFFD stands for each such character."""
+    return UNSHOWN.sub("\ufffd", text)
 
 
 def count(number: int, what: str) -> str:

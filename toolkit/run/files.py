@@ -1,9 +1,13 @@
 """Files and folders: written whole or not at all, removed, measured, hashed."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 END_BYTES = 1 << 12
@@ -12,11 +16,16 @@ END_BYTES = 1 << 12
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never half."""
     beside = path.with_name(f".{path.name}.unfinished")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    remove(beside)  # whatever it is: a link there would lead elsewhere
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        remove(beside)
+        raise
 
 
 def remove(path: Path) -> None:
@@ -37,8 +46,8 @@ def sha256_of(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         for file in files_in(path):
-            digest.update(str(file.relative_to(path.parent)).removeprefix(path.name).encode())
-            with file.open("rb") as handle:
+            digest.update(name_in(file, path))
+            with open_file(file) as handle:
                 while block := handle.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()
@@ -49,10 +58,9 @@ def sha256_of_ends(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         for file in files_in(path):
-            with file.open("rb") as handle:
+            with open_file(file) as handle:
                 size = handle.seek(0, os.SEEK_END)
-                name = str(file.relative_to(path.parent)).removeprefix(path.name)
-                digest.update(f"{name} {size} ".encode())
+                digest.update(name_in(file, path) + f" {size} ".encode())
                 for place in (0, max(0, size - END_BYTES)):
                     handle.seek(place)
                     digest.update(handle.read(END_BYTES))
@@ -67,10 +75,50 @@ def signature_of(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         for file in files_in(path):
-            name, stat = str(file.relative_to(path.parent)).removeprefix(path.name), file.stat()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns} ".encode())
+            stat = file.stat()
+            digest.update(name_in(file, path) + f" {stat.st_size} {stat.st_mtime_ns} ".encode())
     return digest.hexdigest()
 
 
 def files_in(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def name_in(file: Path, path: Path) -> bytes:
+    """Return a file's name within `path`, as bytes: a name need not be text."""
+    return os.fsencode(str(file.relative_to(path.parent)).removeprefix(path.name))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read. Raises OSError for what has no end or waits: a device, a pipe."""
+    if not path.is_file():
+        path.stat()  # says it where there is nothing
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.open("rb")
+
+
+def strangers_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what below a folder is no file or folder of its own, and what it is.
+
+    That is a link that leads out of it, a device, a pipe.
+    """
+    home, todo = folder.resolve(), [folder]
+    while todo:
+        with contextlib.suppress(FileNotFoundError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    if leads_out(path, home):
+                        yield path, f"a link to {os.readlink(path)}"
+                elif entry.is_dir():
+                    todo.append(path)
+                elif not entry.is_file():
+                    yield path, "neither a file nor a folder"
+
+
+def leads_out(link: Path, home: Path) -> bool:
+    """Tell whether a link leads out of a folder, or nowhere."""
+    try:
+        return not link.resolve().is_relative_to(home)
+    except (OSError, RuntimeError):  # it leads to itself
+        return True

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 import shlex
+import sys
 import types
 from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -39,12 +40,26 @@ def parse_flags(argv: list[str] | None, about: str, *groups: type) -> dict[str, 
         flags = parser.add_argument_group((group.__doc__ or group.__name__).strip().splitlines()[0])
         for field, kind in fields_of(group):
             add_flag(flags, field, kind)
+    for word in sys.argv[1:] if argv is None else argv:
+        if problem := what_no_path_holds(word):
+            raise UserError(f"{word}: {problem}")
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         names = [f"--{field.name}" for group in groups for field, _ in fields_of(group)]
         hint = did_you_mean(unknown[0].split("=")[0], names) or "; --help lists the flags"
         raise UserError(f"unknown flag {unknown[0]}{hint}")
     return vars(given)
+
+
+def what_no_path_holds(word: str) -> str | None:
+    """Return why a flag's word cannot go into records, pages and file names, or None."""
+    if "\0" in word:
+        return "holds a zero byte, which is no text"
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return "holds bytes that are no text in UTF-8; rename it, or type it anew"
+    return None
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

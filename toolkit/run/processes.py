@@ -51,6 +51,11 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
+def own_share(count: int) -> range:
+    """Return which of `count` things this process does: each is done by one of them."""
+    return range(int(os.environ.get("RANK", "0")), count, process_count())
+
+
 def sum_over_processes(counts: torch.Tensor) -> torch.Tensor:
     """Return the sums of the processes' counts in every process."""
     if process_count() > 1:

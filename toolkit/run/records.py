@@ -35,6 +35,14 @@ SEAL = "sha256"
 UNREADABLE = "unreadable"
 
 
+class Damaged(UserError):
+    """What a step left is not what it is now. `step`: the one that makes it again."""
+
+    def __init__(self, step: str, message: str):
+        super().__init__(message)
+        self.step = step
+
+
 class ReadsFiles(Protocol):
     """Options that name files or folders outside the run directory: their content counts too."""
 
@@ -49,7 +57,7 @@ class Records:
     def __init__(self, path: Path):
         self.path = path
         self._read: dict[str, tuple[tuple, str | None]] = {}
-        self._checked: set[tuple] = set()
+        self._checked: dict[tuple, bool] = {}  # what was hashed -> whether it was as it was left
 
     def record(self, step: str) -> dict[str, Any] | None:
         """Return a step's record, or None where there is none, or none that is as it was left."""
@@ -78,6 +86,20 @@ class Records:
                     f"{self.path}: {name} {problem}; run: {self.command_for(name, step)}"
                 )
         return self.path
+
+    def artifact(self, step: str, name: str) -> Path:
+        """Return an artifact of a finished step, to be opened: all of it is hashed, once a process.
+
+        Raises Damaged where it is not what the step left, though sizes and times agree.
+        """
+        self.finished(step)
+        if self.changed_artifact(step, opened=name):
+            raise Damaged(
+                step,
+                f"{self.path / name}: damaged: not what {step} left there; "
+                f"run: {self.command_for(step, step)}",
+            )
+        return self.path / name
 
     def problem(self, step: str) -> str | None:
         """Return why what a step left may not be used, or None. Looks one step back only."""
@@ -134,10 +156,11 @@ class Records:
         self.remember(step, "inputs", signature)
         return False
 
-    def changed_artifact(self, step: str) -> str | None:
+    def changed_artifact(self, step: str, opened: str | None = None) -> str | None:
         """Return the name of an artifact that is not as its step left it, or None.
 
-        Small ones are hashed, large ones where their sizes agree and their times do not.
+        Small ones are hashed, large ones where their sizes agree and their times do not, and the
+        one that is `opened`.
         """
         record = self.record(step)
         for name, known in artifacts_of(record).items():
@@ -147,14 +170,25 @@ class Records:
             signature = signature_of([path])
             touched = signature != record["measured"]["signatures"].get(name)
             check = (step, name, signature, known["sha256"])
-            if check in self._checked or not (touched or known["bytes"] <= SMALL):
-                continue
-            if sha256_of([path]) != known["sha256"]:
+            if check not in self._checked:
+                if not (touched or known["bytes"] <= SMALL or name == opened):
+                    continue
+                self._checked[check] = sha256_of([path]) == known["sha256"]
+            if not self._checked[check]:
                 return name
-            self._checked.add(check)
             if touched:
                 self.remember(step, name, signature)
         return None
+
+    def trust_artifacts(self, step: str) -> None:
+        """Take what a step of this process has just left as checked: it was hashed for its record.
+
+        What is damaged afterwards, in the same process, is not seen.
+        """
+        record = self.record(step)
+        for name, known in artifacts_of(record).items():
+            signature = record["measured"]["signatures"][name]
+            self._checked[(step, name, signature, known["sha256"])] = True
 
     def remember(self, step: str, what: str, signature: str) -> None:
         """Note the sizes and times of what was hashed and found equal, to hash it once only."""

@@ -16,8 +16,15 @@ from filelock import FileLock, Timeout
 
 from toolkit.run.command import UserError
 from toolkit.run.console import say
-from toolkit.run.devices import pick_device, pick_precision
-from toolkit.run.files import remove, sha256_of, signature_of, size_of, write_atomically
+from toolkit.run.devices import cpu_has_bf16, pick_device, pick_precision
+from toolkit.run.files import (
+    remove,
+    sha256_of,
+    signature_of,
+    size_of,
+    strangers_in,
+    write_atomically,
+)
 from toolkit.run.options import as_flags, as_record
 from toolkit.run.records import (
     UNREADABLE,
@@ -28,7 +35,7 @@ from toolkit.run.records import (
     write_record,
 )
 from toolkit.run.source import source_of
-from toolkit.run.steps import label
+from toolkit.run.steps import label, number_of
 
 NOTES_SHOWN = 6
 SCRATCH = ".scratch"  # one name, so that what a killed process left is found and removed
@@ -109,6 +116,7 @@ class RunDirectory(Records):
         self.settle(seed, device, precision)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            refuse_strangers(self.path)
             probe = self.path / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -128,6 +136,16 @@ class RunDirectory(Records):
 
     @cached_property
     def precision(self) -> str:
+        """The one that is asked for. What "auto" meant to step 2 it means to all steps.
+
+        Else a measurement that comes out otherwise would change the run half-way.
+        """
+        known = self.record("import_modules")
+        if known and known["options"]["precision"] == self._asked_precision == "auto":
+            found = known["measured"]
+            if self.device == "cpu" and found["device"].startswith("cpu"):
+                if found["precision"] == "fp32" or cpu_has_bf16():
+                    return found["precision"]
         return pick_precision(self._asked_precision, self.device)
 
     @property
@@ -142,13 +160,22 @@ class RunDirectory(Records):
         try:
             self._lock.acquire()
         except Timeout:
-            process = holder.read_text() if holder.exists() else "unknown"
+            process = holder.read_text() if holder.is_file() else "unknown"
             raise UserError(
                 f"{self.path} is in use by process {process}; "
                 "wait for it to end, or choose another --run_dir"
             ) from None
-        holder.write_text(str(os.getpid()))
+        except OSError as error:
+            raise UserError(f"{self.path / '.lock'}: cannot be held ({error.strerror})") from None
+        write_atomically(holder, str(os.getpid()).encode())
         self._unlock = weakref.finalize(self, release, self.path, self._lock)
+
+    def is_still(self, folder: os.stat_result) -> bool:
+        """Tell whether the run directory is the folder that it was."""
+        try:
+            return os.path.samestat(os.stat(self.path), folder)
+        except OSError:
+            return False
 
     def unlock(self) -> None:
         """Let other processes write here."""
@@ -171,8 +198,8 @@ class RunDirectory(Records):
         for upstream in after:
             self.finished(upstream)
         self.lock()
-        home = self.path / f"{name}.json"
-        earlier = home.read_bytes() if home.exists() else None
+        home, folder = self.path / f"{name}.json", os.stat(self.path)
+        earlier = home.read_bytes() if home.is_file() else None
         remove(home)
         if seeded:
             seed_everything(self.seed)
@@ -200,7 +227,13 @@ class RunDirectory(Records):
             }
             write_record(step.file(home.name), record)  # the last to be renamed into place
             step.publish()
-        except BaseException:
+            self.trust_artifacts(name)
+        except BaseException as error:
+            if not self.is_still(folder):
+                raise UserError(
+                    f"{self.path} was removed or replaced while step {number_of(name)} worked in "
+                    "it; nothing is kept: run the same command again"
+                ) from error
             step.discard()
             if earlier is not None and step.earlier_is_intact:
                 write_atomically(home, earlier)
@@ -231,7 +264,17 @@ def seed_everything(seed: int) -> None:
 
 def release(folder: Path, lock: FileLock) -> None:
     """Give up one hold on a run directory's lock; the last one clears it away."""
-    if lock.lock_counter == 1:
-        remove(folder / ".lock-holder")
-        remove(folder / ".lock")
+    with contextlib.suppress(OSError):  # the folder may be gone, or be read-only by now
+        if lock.lock_counter == 1:
+            remove(folder / ".lock-holder")
+            remove(folder / ".lock")
     lock.release()
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Refuse a run directory that would be written through, to elsewhere. Raises UserError."""
+    for path, what in strangers_in(folder):
+        raise UserError(
+            f"{path} is {what}: a run directory holds files and folders of its own only; remove "
+            "it, or put there what it stands for"
+        )
