@@ -6,7 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import create_dataset
@@ -186,7 +186,6 @@ sides = st.lists(st.lists(st.integers(0, 2), max_size=40), max_size=6)
 
 
 @given(sides, sides, sides, st.integers(13, 60))
-@settings(deadline=None)
 def test_windows_in_train_are_those_of_a_plain_search(train, validation, test, at_once):
     def windows(document):
         return [tuple(document[i : i + 13]) for i in range(len(document) - 12)]

@@ -78,7 +78,7 @@ def first_blocks(stream, count):
     st.lists(st.integers(0, 2**64 - 1), max_size=50),
     st.lists(st.integers(0, 2**64 - 1), max_size=50),
     st.floats(0.001, 0.49),
-    st.floats(0.001, 0.49),
+    st.floats(0.001, 0.33),  # and half as much again: something is left to train on
     st.floats(0, 0.5),
 )
 def test_a_hash_decides_alone_and_more_held_out_takes_from_train_only(
@@ -212,7 +212,7 @@ def stream_account(run, block):
 
 
 @given(size=st.integers(2, 64), chunk=st.integers(1, 5000), block=st.integers(1, 900))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_account_of_a_stream_adds_up(finished, tmp_path_factory, corpus, size, chunk, block):
     from unittest.mock import patch
 

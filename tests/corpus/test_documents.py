@@ -110,7 +110,6 @@ lines_strategy = st.lists(st.text(alphabet="ab \t\r\x0b\u2028\u00a0", max_size=9
 
 
 @given(lines_strategy, st.integers(1, 50))
-@settings(deadline=None)
 def test_documents_are_the_file_and_between_them_stand_only_line_ends(folder, lines, group):
     (folder / "x.txt").write_bytes("\n".join(lines).encode())
     text = "\n".join(lines).replace("\r\n", "\n").replace("\r", "\n")
@@ -139,7 +138,7 @@ cell = st.text(
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.sampled_from(["\r\n", "\n"]),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_table_that_pythons_csv_wrote_gives_the_same_cells(
     folder, rows, separator, quoting, line_end
 ):
@@ -256,7 +255,6 @@ def tokenizer(finished):
 
 
 @given(text=st.text(alphabet="ab, \n\t.'é\u00a0", max_size=300))
-@settings(deadline=None)
 def test_pieces_of_a_long_text_tokenize_like_the_whole(tokenizer, text):
     from unittest.mock import patch
 
@@ -321,7 +319,6 @@ def test_no_document_is_in_two_splits_and_every_one_is_in_one(lengths, validatio
 
 
 @given(lengths_strategy, st.integers(2, 50), st.integers(1, 200))
-@settings(deadline=None)
 def test_every_token_is_in_a_block_or_in_the_remainder(lengths, block_size, at_once):
     import tempfile
     from pathlib import Path
@@ -425,7 +422,6 @@ def test_a_corpus_keeps_its_own_splits(own):
 
 
 @given(st.lists(st.integers(0, 12), min_size=12, max_size=60), st.integers(0, 9))
-@settings(deadline=None)
 def test_copies_never_sit_on_both_sides(contents, seed):
     from toolkit.run.command import UserError
 

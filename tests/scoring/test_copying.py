@@ -23,7 +23,7 @@ def runs_of(tokens, length):
     return [tuple(tokens[i : i + length]) for i in range(len(tokens) - length + 1)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(few_tokens, few_tokens, few_tokens, st.integers(1, 30))
 def test_copied_runs_are_those_found_by_comparing_everything(train, one, other, step):
     samples = [one, other + train[5:25]]
@@ -43,7 +43,7 @@ def test_copied_runs_are_those_found_by_comparing_everything(train, one, other, 
         assert (found["windows"], found["copied_windows"]) == (len(copied), sum(copied))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, 2), max_size=24))
 def test_the_longest_loop_is_the_one_found_by_trying_every_unit(sample):
     longest = 0
