@@ -46,6 +46,7 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.training.trackers import tell_test_figures
 
 
 @dataclass
@@ -100,6 +101,7 @@ def evaluate_model(
         step.summary = summarize(step.results)
     for line in as_text(step.results):
         say(f"       {line}")
+    tell_test_figures(run, step.results)
     return read_metrics(run)
 
 
