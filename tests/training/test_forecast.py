@@ -56,7 +56,7 @@ def test_writing_is_timed_where_the_checkpoints_go(tmp_path):
     assert 0 < seconds[0] < seconds[1] and not list(folder.iterdir())
 
 
-RUN_AS_A_USER = [sys.executable, "run_pipeline.py", "--device", "cpu"]
+RUN_AS_A_USER = [sys.executable, str(PROJECT / "run_pipeline.py"), "--device", "cpu"]
 
 
 @pytest.mark.slow
@@ -104,12 +104,9 @@ CONFIGURATIONS = [
 def test_the_memory_that_is_foretold_is_within_a_tenth(tmp_path, words):
     """Of all ten steps, in a process of their own: the peak that the kernel counted."""
     run = ["--run_dir", str(tmp_path), "--max_documents", "300", "--max_steps", "4"]
-    process = subprocess.Popen(
-        [*RUN_AS_A_USER, *run, *words.split(), "--eval_steps", "2"],
-        cwd=PROJECT,
-        stdout=subprocess.DEVNULL,
-    )
-    _, ended, used = os.wait4(process.pid, 0)
+    command = [*RUN_AS_A_USER, *run, *words.split(), "--eval_steps", "2"]
+    process = os.posix_spawn(sys.executable, command, os.environ)
+    _, ended, used = os.wait4(process, 0)
     assert ended == 0
     planned = json.loads((tmp_path / "configure_trainer.json").read_text())["measured"]
     predicted, peak = planned["predicted_peak_memory_bytes"], used.ru_maxrss * 1024
