@@ -29,6 +29,7 @@ from toolkit.run.start import parse
 with lazily():
     from transformers import PreTrainedTokenizerFast, TrainerState
 
+    from toolkit.corpus.conversations import TEMPLATE
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
     from toolkit.model.trainable import copy_adapter, open_checkpoint
@@ -89,6 +90,8 @@ def train_model(
         else:
             remove(run.path / "adapter")  # of an earlier run with --lora_rank
         model.save_pretrained(folder)
+        if run.results("create_dataset")["conversations"]:
+            tokenizer.chat_template = TEMPLATE
         tokenizer.save_pretrained(folder)
         step.results = {
             "steps": state.global_step,

@@ -9,7 +9,7 @@ from tests.model.tokenizer_forms import CHINESE, ENGLISH, KINDS, KOREAN
 from toolkit.blocks.collator import collate
 from toolkit.blocks.packing import pack, pad_examples
 from toolkit.blocks.splitting import prompt_lengths, split_documents, texts_of
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.corpus.tokenized_documents import tokenize_documents
 from toolkit.scoring.text_counts import count_text
 from toolkit.scoring.windows import find_pieces

@@ -40,12 +40,15 @@ class Examination:
         return openings(self.test, self.tokenizer)
 
     def examples(self) -> list[tuple[list[int], str]]:
-        """Return prompt ids and reference text of the examples to complete; none of plain text."""
+        """Return prompt ids and reference text of the examples to complete; none of plain text.
+
+        A conversation's reference is its last answer.
+        """
         if "length" not in self.test.column_names:
             return []
         found = []
         for row in self.test.select(range(min(MOST_COMPLETIONS, len(self.test)))):
-            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["prompt_tokens"])
+            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["learned"][-2])
             found.append((ids[:start], self.decode(ids[start:])))
         return found
 

@@ -112,7 +112,7 @@ def openings(
     found = []
     for block in blocks:
         if "length" in block:
-            prompt = block["input_ids"][: int(block["prompt_tokens"])]
+            prompt = block["input_ids"][: int(block["learned"][0])]
             found += [tokenizer.decode(prompt)] if len(found) < count else []
             continue
         starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
