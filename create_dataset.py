@@ -216,6 +216,11 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
     return open_splits(run.artifact("create_dataset", "documents"))
 
 
+def is_on_conversations(run: RunDirectory) -> bool:
+    """Tell whether a run learns from conversations; records of earlier versions do not say."""
+    return run.results("create_dataset").get("conversations", False)
+
+
 def tokenize_corpus(
     tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, seed: int, work: Path
 ) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:

@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
@@ -46,6 +47,8 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.writing.chat import answering
+    from toolkit.writing.sampling import EXAMINED
 
 
 @dataclass
@@ -128,7 +131,8 @@ def set_up(
         )
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
-    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+    sampling = answering(EXAMINED) if is_on_conversations(run) else EXAMINED
+    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed, sampling)
 
 
 def refuse_long_stride(stride: int, longest: int) -> None:

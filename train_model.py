@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configure_trainer import read_trainer
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import Interrupted, UserError, command
 from toolkit.run.console import say
@@ -90,7 +91,7 @@ def train_model(
         else:
             remove(run.path / "adapter")  # of an earlier run with --lora_rank
         model.save_pretrained(folder)
-        if run.results("create_dataset")["conversations"]:
+        if is_on_conversations(run):
             tokenizer.chat_template = TEMPLATE
         tokenizer.save_pretrained(folder)
         step.results = {

@@ -35,7 +35,7 @@ def tokenizer(run):
 
 
 def continue_prompt(model, tokenizer, prompt, sampling, seed):
-    return continue_prompts(model, tokenizer, [prompt], sampling, seed)[0]
+    return [row.text for row in continue_prompts(model, tokenizer, [prompt], sampling, seed)[0]]
 
 
 def greedy_by_hand(model, tokenizer, prompt, count):
@@ -136,26 +136,6 @@ def test_prompts_come_from_standard_input_and_long_ones_say_what_is_left_out(run
     assert done.returncode == 0 and done.stderr == ""
     assert "prompt 2: its first " in done.stdout and "prompt 1:" not in done.stdout
     assert done.stdout.count("\nOne") == 1
-
-
-def test_the_prompt_switches_models_and_settings(run_copy):
-    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
-    typed = "/set temperature 0\nThe\n/base\nThe\n/set top_p 2\n/set\n/sing\n/help\n"
-    done = shell("generate.py", *words, stdin=typed)
-    assert done.returncode == 0 and done.stderr == ""
-    tuned, base = (done.stdout.split("> ")[number] for number in (2, 4))
-    assert tuned.removesuffix("\n\ntuned") != base.removesuffix("\n\nbase")
-    assert "/set top_p 2: top_p must lie above 0 and up to 1" in done.stdout
-    assert "temperature         0.0" in done.stdout and "/sing: no such command" in done.stdout
-
-
-def test_the_interactive_prompt_answers_until_ctrl_d(run_copy):
-    before = (run_copy / "generate.json").read_bytes()
-    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
-    done = shell("generate.py", *words, stdin="The lamp\nThe sea\n")
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.count("\ntuned> ") == 3
-    assert (run_copy / "generate.json").read_bytes() == before
 
 
 def test_the_runner_goes_straight_to_the_prompt_on_a_finished_run(run_copy, all_flags):

@@ -230,10 +230,13 @@ def test_the_decoder_computes_what_transformers_computes(changes, packed, monkey
 
 
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(model, tokenizer, small_batches):
-    together = continue_prompts(model, tokenizer, PROMPTS, BOLD, seed=3)
+    def texts(prompts, seed):
+        found = continue_prompts(model, tokenizer, prompts, BOLD, seed)
+        return [[row.text for row in rows] for rows in found]
+
+    together = texts(PROMPTS, 3)
     for number, prompt in enumerate(PROMPTS):
-        alone = continue_prompts(model, tokenizer, [prompt], BOLD, seed=3 + number)
-        assert alone == [together[number]]
+        assert texts([prompt], 3 + number) == [together[number]]
     assert together[0][0] != together[0][1]
 
 

@@ -76,6 +76,9 @@ def find_columns(table: Table, columns: Columns, where: str) -> list[str]:
     if len(table.texts) == 1:
         return table.texts
     hint = f"{table.hint}; " if table.hint else ""
+    if table.lists and not hint:
+        held = table.lists[0]
+        hint = f"if {held} holds conversations give --messages_column {held}; else "
     raise UserError(
         f"{where}: {hint}say with --text_column which column is the text: {listed(table.names)}"
     )

@@ -35,6 +35,7 @@ class Examination:
     stride: int
     precision: str
     seed: int
+    sampling: Sampling = EXAMINED
 
     def prompts(self) -> list[str]:
         return openings(self.test, self.tokenizer)
@@ -56,11 +57,14 @@ class Examination:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
-        """Return a prompt and each model's continuations of it, an entry a prompt."""
-        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        """Return prompts, each with both models' continuations and how these ended."""
+        entries: list[dict[str, Any]] = [
+            {"prompt": prompt, "endings": {}} for prompt in self.prompts()
+        ]
         for name, outcome in outcomes.items():
-            for entry, continuations in zip(entries, outcome.samples, strict=True):
-                entry[name] = [self.decode(ids) for ids in continuations]
+            for number, entry in enumerate(entries):
+                entry[name] = outcome.texts[number]
+                entry["endings"][name] = outcome.endings[number]
         return entries
 
 
@@ -68,12 +72,15 @@ class Examination:
 class Outcome:
     """Of one model: `sums` by piece (see `score_pieces`), `samples` and greedy `completions`.
 
-    `samples`: token ids, by prompt and continuation. `completions`: text, by example.
+    `samples`: token ids, by prompt and continuation; `texts`, what they say, and `endings`, how
+    they ended, in words. `completions`: text, by example.
     """
 
     sums: dict[str, np.ndarray]
     samples: list[list[list[int]]]
     completions: list[str]
+    texts: list[list[str]]
+    endings: list[list[str]]
 
 
 def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
@@ -83,7 +90,7 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     )
     positions = model.config.n_positions
     generator = Generator(model, exam.tokenizer, exam.precision)
-    sampling = shortened(EXAMINED, positions // 2)
+    sampling = shortened(exam.sampling, positions // 2)
     prompts = [
         prompt_ids(prompt, exam.tokenizer, positions, sampling.max_new_tokens)
         for prompt in exam.prompts()
@@ -92,15 +99,17 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     samples = [[row.new for row in group] for group in continued]
     examples = exam.examples()
     longest = max((len(encode_text(text, exam.tokenizer)) for _, text in examples), default=0)
-    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
+    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1, stop=exam.sampling.stop)
     settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
     bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)
     completed = continue_all(
         generator, [ids for ids, _ in examples], settings, exam.seed, bar.update
     )
     bar.close()
-    completions = [exam.decode(group[0].new) for group in completed]
-    return Outcome(sums, samples, completions)
+    completions = [group[0].text for group in completed]
+    texts = [[row.text for row in group] for group in continued]
+    endings = [[row.ending for row in group] for group in continued]
+    return Outcome(sums, samples, completions, texts, endings)
 
 
 def read_outcome(path: Path, key: str) -> Outcome | None:
@@ -122,4 +131,5 @@ def keep_outcome(path: Path, key: str, outcome: Outcome) -> None:
     One text holds all but the sums: of several, the order in the file differs from time to time.
     """
     rest = {"key": key, "samples": outcome.samples, "completions": outcome.completions}
+    rest |= {"texts": outcome.texts, "endings": outcome.endings}
     write_atomically(path, save(outcome.sums, {"rest": json.dumps(rest)}))
