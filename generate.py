@@ -40,11 +40,11 @@ with lazily():
     from toolkit.report.samples_page import write_samples
     from toolkit.serving.server import require_server, serve
     from toolkit.writing.chat import answering, as_asked
-    from toolkit.writing.continue_prompts import continue_prompts
     from toolkit.writing.generator import Generator
     from toolkit.writing.prompt_loop import PromptLoop
     from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
     from toolkit.writing.sampling import openings
+    from toolkit.writing.talks import continue_prompts
 
 
 @dataclass
@@ -148,10 +148,10 @@ def generate(
     with run.step(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
-        prompts = options.prompts()
-        if prompts and is_on_conversations(run):
-            prompts = [as_asked(prompt) for prompt in prompts]
-        prompts = prompts or openings(splits["test"], tokenizer)
+        form = as_asked if is_on_conversations(run) else str
+        given = [(form(prompt),) for prompt in options.prompts() or ()]
+        given = given or openings(splits["test"], tokenizer)
+        prompts = [prompt for prompt, *_ in given]
         positions = tuned.config.n_positions
         sampling, seed = options.sampling(run), options.seed(run)
         report_cuts(prompts, tokenizer, positions, sampling.max_new_tokens)
@@ -160,12 +160,11 @@ def generate(
         total = len(models) * len(samples) * options.num_samples
         progress = tqdm(desc="sampling", total=total, unit="sample")
         for name, model in models.items():
-            found = continue_prompts(
-                model, tokenizer, prompts, sampling, seed, run.precision, progress.update
-            )
-            for entry, rows in zip(samples, found, strict=True):
-                entry[name] = [row.text for row in rows]
-                entry["endings"][name] = [row.ending for row in rows]
+            generator = Generator(model, tokenizer, run.precision)
+            found = continue_prompts(generator, given, sampling, seed, progress.update)
+            for entry, talks in zip(samples, found, strict=True):
+                entry[name] = [talk.text for talk in talks]
+                entry["endings"][name] = [talk.ending for talk in talks]
         progress.close()
         write_samples(samples, sampling, seed, step.file("samples.md"))
         write_json_lines(samples, sampling, seed, step.file("samples.jsonl"))

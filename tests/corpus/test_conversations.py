@@ -13,10 +13,13 @@ from transformers import AutoTokenizer
 
 import configure_trainer
 import create_dataset
+import evaluate_model
+import generate
 import import_modules
 import load_gpt2
 import train_model
 import train_test_split
+import visualize_performance
 from tests.conftest import PROJECT
 from toolkit.blocks.collator import collate
 from toolkit.blocks.examples import pad_examples
@@ -259,3 +262,28 @@ def test_every_split_learns_answers_and_their_ends_alone(chat):
             learned += int((labels[1:] != -100).sum())
         assert chat.run.results("train_test_split")["splits"][name]["tokens_learned"] == learned
     assert np.asarray(read_splits(chat.run)["train"]["length"]).max() <= 64
+
+
+def test_samples_of_test_conversations_are_conversations_that_the_model_goes_on_with(chat):
+    evaluate_model.main(chat.here)
+    visualize_performance.main(chat.here)
+    generate.main([*chat.here, "--max_new_tokens", "6", "--num_samples", "2"])
+    samples = generate.read_samples(chat.run)
+    for entry in [*samples, *evaluate_model.read_metrics(chat.run)["samples"]]:
+        assert entry["prompt"].startswith("User: Who is ")
+        assert entry["prompt"].endswith("?\nAssistant:")
+        for text in [*entry["base"], *entry["tuned"]]:
+            assert text.count("User: Who is") == text.count("?\nAssistant:") <= 1
+    report = (chat.path / "report.md").read_text()
+    assert "First messages of test conversations, answered" in report
+    assert samples[0]["prompt"] in (chat.path / "samples.md").read_text()
+
+
+def test_scores_are_of_answers_alone(chat):
+    account = chat.run.results("train_test_split")["splits"]["test"]
+    assert chat.run.results("evaluate_model")["tuned"]["tokens"] == account["tokens_learned"]
+
+
+def test_a_prompt_from_a_flag_is_a_first_message(chat):
+    generate.main([*chat.here, "--max_new_tokens", "6", "--prompt", "Who are you?"])
+    assert generate.read_samples(chat.run)[0]["prompt"] == "User: Who are you?\nAssistant:"

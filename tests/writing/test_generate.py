@@ -11,8 +11,9 @@ from tests.conftest import library_model, shell
 from toolkit.model.kernels import PLAIN
 from toolkit.report.markdown import fenced
 from toolkit.run.run_directory import RunDirectory
-from toolkit.writing.continue_prompts import continue_prompts
+from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import Sampling, openings, prompt_ids
+from toolkit.writing.talks import continue_prompts
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -35,7 +36,8 @@ def tokenizer(run):
 
 
 def continue_prompt(model, tokenizer, prompt, sampling, seed):
-    return [row.text for row in continue_prompts(model, tokenizer, [prompt], sampling, seed)[0]]
+    [talks] = continue_prompts(Generator(model, tokenizer), [(prompt,)], sampling, seed)
+    return [talk.text for talk in talks]
 
 
 def greedy_by_hand(model, tokenizer, prompt, count):
@@ -90,7 +92,7 @@ def test_a_sample_ends_at_end_of_text(tuned, tokenizer):
 def test_the_default_prompts_open_documents_of_the_test_split(run, tokenizer, corpus):
     starts = [path.read_text() for path in corpus.iterdir()]
     prompts = openings(read_splits(run)["test"], tokenizer, count=3, words=5)
-    assert prompts and all(any(text.startswith(prompt) for text in starts) for prompt in prompts)
+    assert prompts and all(any(text.startswith(prompt) for text in starts) for (prompt,) in prompts)
 
 
 def test_samples_show_both_models_on_the_same_prompts(finished, run):

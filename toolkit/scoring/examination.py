@@ -19,7 +19,8 @@ from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.windows import Collate, Pieces
 from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import EXAMINED, Sampling, openings, prompt_ids, shortened
+from toolkit.writing.sampling import EXAMINED, Sampling, openings, shortened
+from toolkit.writing.talks import continue_prompts
 
 MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
@@ -37,7 +38,7 @@ class Examination:
     seed: int
     sampling: Sampling = EXAMINED
 
-    def prompts(self) -> list[str]:
+    def prompts(self) -> list[tuple[str, ...]]:
         return openings(self.test, self.tokenizer)
 
     def examples(self) -> list[tuple[list[int], str]]:
@@ -59,7 +60,7 @@ class Examination:
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
         """Return prompts, each with both models' continuations and how these ended."""
         entries: list[dict[str, Any]] = [
-            {"prompt": prompt, "endings": {}} for prompt in self.prompts()
+            {"prompt": prompt, "endings": {}} for prompt, *_ in self.prompts()
         ]
         for name, outcome in outcomes.items():
             for number, entry in enumerate(entries):
@@ -91,12 +92,8 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     positions = model.config.n_positions
     generator = Generator(model, exam.tokenizer, exam.precision)
     sampling = shortened(exam.sampling, positions // 2)
-    prompts = [
-        prompt_ids(prompt, exam.tokenizer, positions, sampling.max_new_tokens)
-        for prompt in exam.prompts()
-    ]
-    continued = continue_all(generator, prompts, [sampling] * len(prompts), exam.seed)
-    samples = [[row.new for row in group] for group in continued]
+    continued = continue_prompts(generator, exam.prompts(), sampling, exam.seed)
+    samples = [[talk.new for talk in group] for group in continued]
     examples = exam.examples()
     longest = max((len(encode_text(text, exam.tokenizer)) for _, text in examples), default=0)
     greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1, stop=exam.sampling.stop)
@@ -107,8 +104,8 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     )
     bar.close()
     completions = [group[0].text for group in completed]
-    texts = [[row.text for row in group] for group in continued]
-    endings = [[row.ending for row in group] for group in continued]
+    texts = [[talk.text for talk in group] for group in continued]
+    endings = [[talk.ending for talk in group] for group in continued]
     return Outcome(sums, samples, completions, texts, endings)
 
 

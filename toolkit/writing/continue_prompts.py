@@ -2,32 +2,9 @@
 
 from collections.abc import Callable
 
-from transformers import PreTrainedTokenizerFast
-
-from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, prompt_ids
-
-
-def continue_prompts(
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: list[str],
-    sampling: Sampling,
-    seed: int,
-    precision: str = "fp32",
-    done: Callable[[], object] = lambda: None,
-) -> list[list[Continuation]]:
-    """Return `num_samples` continuations of each prompt, each up to its end-of-text.
-
-    An empty prompt starts a document. One too long for the context keeps its end. Prompt number n
-    is continued from seed + n, alone as among others. `done` is called at each one's end.
-    """
-    positions, most = model.config.n_positions, sampling.max_new_tokens
-    given = [prompt_ids(prompt, tokenizer, positions, most) for prompt in prompts]
-    generator = Generator(model, tokenizer, precision)
-    return continue_all(generator, given, [sampling] * len(given), seed, done)
+from toolkit.writing.sampling import Sampling
 
 
 def continue_all(

@@ -18,6 +18,7 @@ with lazily():
 
 SHORTEST_USUAL, LONGEST_USUAL = 40, 300  # new tokens, where nobody says how many
 OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
+TURNS = 3  # of a conversation that are answered, at most
 MOST_SEED = 2**32 - 1
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
@@ -123,13 +124,18 @@ def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]
 
 def openings(
     blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS, words: int = WORDS
-) -> list[str]:
-    """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
-    found = []
+) -> list[tuple[str, ...]]:
+    """Return the first words of up to `count` documents in the blocks, each alone in a tuple.
+
+    Of examples, what is given: the prompt, or what others say in a conversation.
+    """
+    found: list[tuple[str, ...]] = []
     for block in blocks:
-        if "length" in block:
-            prompt = block["input_ids"][: int(block["learned"][0])]
-            found += [tokenizer.decode(prompt)] if len(found) < count else []
+        if "learned" in block:
+            if len(found) < count:
+                ends = [0, *map(int, block["learned"])][: 2 * TURNS]
+                given = zip(ends[::2], ends[1::2], strict=True)
+                found.append(tuple(tokenizer.decode(block["input_ids"][b:e]) for b, e in given))
             continue
         starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
         for start in starts:
@@ -138,5 +144,5 @@ def openings(
             opening = line.split(" ")[:words]
             whole = end or len(line.split(" ")) > words  # else the last word may be cut
             if whole and line.strip() and len(found) < count:
-                found.append(" ".join(opening).rstrip())
-    return found or [""]
+                found.append((" ".join(opening).rstrip(),))
+    return found or [("",)]
