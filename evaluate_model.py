@@ -23,6 +23,7 @@ from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.source import source_of
 from toolkit.run.start import parse
+from toolkit.writing.sampling import EXAMINED
 from train_model import read_tuned
 from train_test_split import read_splits, read_test_text
 
@@ -48,7 +49,6 @@ with lazily():
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
     from toolkit.writing.chat import answering
-    from toolkit.writing.sampling import EXAMINED
 
 
 @dataclass

@@ -30,7 +30,7 @@ from toolkit.run.start import parse
 with lazily():
     from transformers import PreTrainedTokenizerFast, TrainerState
 
-    from toolkit.corpus.conversations import TEMPLATE
+    from toolkit.corpus.conversations import give_template
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
     from toolkit.model.trainable import copy_adapter, open_checkpoint
@@ -92,7 +92,7 @@ def train_model(
             remove(run.path / "adapter")  # of an earlier run with --lora_rank
         model.save_pretrained(folder)
         if is_on_conversations(run):
-            tokenizer.chat_template = TEMPLATE
+            give_template(tokenizer)
         tokenizer.save_pretrained(folder)
         step.results = {
             "steps": state.global_step,

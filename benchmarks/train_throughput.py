@@ -273,7 +273,7 @@ def make_examples(options: argparse.Namespace) -> Any:
     """Return the bundled dialogues, each with its summary, over and over; too long ones dropped."""
     from datasets import concatenate_datasets
 
-    from toolkit.blocks.packing import pad_examples
+    from toolkit.blocks.examples import pad_examples
     from toolkit.corpus.columns import Columns
     from toolkit.corpus.document import with_separator
     from toolkit.corpus.sources import Reading, read_corpus

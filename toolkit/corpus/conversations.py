@@ -12,6 +12,8 @@ together.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedTokenizerFast
+
 from toolkit.corpus.document import Document
 from toolkit.run.command import UserError
 from toolkit.run.console import count
@@ -32,6 +34,11 @@ TEMPLATE = (
     "{%- endif -%}{%- endfor -%}"
     f"{{%- if add_generation_prompt -%}}{{{{- '{ASSISTANT}' -}}}}{{%- endif -%}}"
 )
+
+
+def give_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let the tokenizer write conversations as training read them; it is saved with that."""
+    tokenizer.chat_template = TEMPLATE
 
 
 class Message(NamedTuple):
