@@ -12,9 +12,10 @@ import pytest
 import uvicorn
 
 from load_gpt2 import read_gpt2
-from tests.serving.test_page import SAMPLING
+from tests.serving.test_page import SAMPLING, browser, generate  # noqa: F401 - a fixture
 from toolkit.corpus.conversations import TEMPLATE, Message
 from toolkit.run.run_directory import RunDirectory
+from toolkit.serving import page
 from toolkit.serving.chat_api import add_chat
 from toolkit.serving.chat_page import add_chat_page
 from toolkit.serving.completions_api import completions_app
@@ -38,6 +39,7 @@ def serving(run, conversations):
     app = completions_app(generators)
     add_chat(app, app.state.engine, conversations)
     add_chat_page(app, app.state.engine, SAMPLING)
+    page.add_page(app, app.state.engine, run, SAMPLING)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -167,3 +169,27 @@ def test_both_models_answer_the_page_each_in_its_own_conversation(chat):
 def test_the_page_hears_what_is_wrong(chat):
     status, [error] = answers_on_the_page(chat, talks={"base": HI})
     assert status == 400 and "talks" in error["error"]["message"]
+
+
+def test_a_person_talks_with_both_models_and_begins_anew(run, browser, monkeypatch):  # noqa: F811
+    facts = page.page_facts
+    told = {"chat": True, "prompts": ["Hello"]}
+    monkeypatch.setattr(page, "page_facts", lambda *given: facts(*given) | told)
+    with serving(run, conversations=True) as served:
+        browser.show(390, 844)
+        browser.open(f"http://{served.address}")
+        browser.type("[name=max_new_tokens]", "6")
+        for message in ("Hi", "Who?"):
+            browser.type("[name=prompt]", message)
+            texts = generate(browser)
+            assert browser.run("form.prompt.value") == ""
+        for name, text in texts.items():
+            assert text.startswith("Hi\n") and "\n\nWho?\n" in text
+            talk = browser.run(f"talks.{name}")
+            assert [turn["role"] for turn in talk] == ["user", "assistant"] * 2
+            assert text.replace("\n\n", "\n").endswith(f"Who?\n{talk[-1]['content']}")
+        browser.click("#reset")
+        assert browser.run("document.querySelector('#tuned .text').textContent") == ""
+        browser.type("[name=prompt]", "Hi")
+        assert generate(browser)["tuned"].count("Hi\n") == 1
+        assert browser.errors == []

@@ -114,7 +114,8 @@ function show(event) {
   }
   if (event.finish === "error") complain("the server failed to generate");
   const why = { stop: "ended", length: "the limit", error: "failed" }[event.finish];
-  if (why) column.querySelector(".end").textContent = `${event.tokens} tokens, ${why}`;
+  const ending = event.tokens || !why ? `${event.tokens} tokens, ${why}` : "ended at once: no text";
+  if (why) column.querySelector(".end").textContent = ending;
 }
 
 function end(why) {
