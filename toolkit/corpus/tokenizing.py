@@ -47,7 +47,7 @@ def tokenize(
             found = list(itertools.islice(encoded, len(part)))
             tokens += [without_end_amid(encoding, tokenizer) for encoding, _ in found]
             stands_for += [characters_of(*one) for one in found] if places else []
-            if any(part) and (plain or number % 2):  # it is learned
+            if plain or (number % 2 and any(part)):  # it is learned
                 tokens.append(np.array([tokenizer.eos_token_id], np.uint32))
                 said = sum(len(span) for part in parts[: number + 1] for span in part)
                 no_token = said - sum(int(stands.sum()) for stands in stands_for)

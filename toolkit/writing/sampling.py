@@ -133,7 +133,7 @@ def openings(
     for block in blocks:
         if "learned" in block:
             if len(found) < count:
-                ends = [0, *map(int, block["learned"])][: 2 * TURNS]
+                ends = [0, *map(int, block["learned"][:-1])][: 2 * TURNS]
                 given = zip(ends[::2], ends[1::2], strict=True)
                 found.append(tuple(tokenizer.decode(block["input_ids"][b:e]) for b, e in given))
             continue
