@@ -122,8 +122,7 @@ class GenerateOptions:
             run.results("train_test_split"),
         )
         most = self.max_new_tokens or usual_new_tokens(split, positions)
-        sampling = Sampling(**chosen | {"max_new_tokens": most, "stop": tuple(self.stop or ())})
-        return answering(sampling) if is_on_conversations(run) else sampling
+        return Sampling(**chosen | {"max_new_tokens": most, "stop": tuple(self.stop or ())})
 
     def seed(self, run: RunDirectory) -> int:
         return run.seed if self.sample_seed is None else self.sample_seed
@@ -148,12 +147,13 @@ def generate(
     with run.step(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
-        form = as_asked if is_on_conversations(run) else str
-        given = [(form(prompt),) for prompt in options.prompts() or ()]
+        chat, given = is_on_conversations(run), options.prompts() or ()
+        given = [(as_asked(prompt) if chat else prompt,) for prompt in given]
         given = given or openings(splits["test"], tokenizer)
         prompts = [prompt for prompt, *_ in given]
         positions = tuned.config.n_positions
         sampling, seed = options.sampling(run), options.seed(run)
+        sampling = answering(sampling) if chat else sampling
         report_cuts(prompts, tokenizer, positions, sampling.max_new_tokens)
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         samples = [{"prompt": prompt, "endings": {}} for prompt in prompts]

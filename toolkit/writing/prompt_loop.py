@@ -6,7 +6,7 @@ from typing import get_type_hints
 from toolkit.corpus.conversations import Message
 from toolkit.run.command import UserError
 from toolkit.run.console import count, say, say_on
-from toolkit.writing.chat import chat_ids
+from toolkit.writing.chat import answering, chat_ids
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
 from toolkit.writing.line_reader import reader
@@ -122,7 +122,8 @@ class PromptLoop:
         """Write one continuation; return whether it came to its end, and was not stopped."""
         generator, told = self.models[name], [*self.talks[name], Message("user", text)]
         ids = self.told_ids(generator, told) if self.chat else self.prompt_ids(generator, text)
-        row = Continuation(ids, self.sampling, seed, progress=Printer(self.chat))
+        sampling = answering(self.sampling) if self.chat else self.sampling
+        row = Continuation(ids, sampling, seed, progress=Printer(self.chat))
         try:
             generator.finish_all([row])
             say(f"\n[{row.ending}]")
