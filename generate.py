@@ -117,19 +117,19 @@ class GenerateOptions:
     def sampling(self, run: RunDirectory) -> Sampling:
         """Return how to write with the model of this run."""
         chosen = {setting.name: getattr(self, setting.name) for setting in fields(Sampling)}
-        positions, split = (
-            run.results("load_gpt2")["n_positions"],
-            run.results("train_test_split"),
-        )
-        most = self.max_new_tokens or usual_new_tokens(split, positions)
+        positions = run.results("load_gpt2")["n_positions"]
+        usual = usual_new_tokens(run.results("train_test_split"), positions)
+        most = self.max_new_tokens or usual
         return Sampling(**chosen | {"max_new_tokens": most, "stop": tuple(self.stop or ())})
 
     def seed(self, run: RunDirectory) -> int:
         return run.seed if self.sample_seed is None else self.sample_seed
 
-    def prompts(self) -> list[str] | None:
-        """Return the prompts that were given, if any."""
-        return read_prompts(Path(self.prompts_file)) if self.prompts_file else self.prompt
+    def given(self, run: RunDirectory) -> list[tuple[str, ...]]:
+        """Return the prompts that were given; to a model of conversations each is a message."""
+        prompts = read_prompts(Path(self.prompts_file)) if self.prompts_file else self.prompt
+        form = as_asked if is_on_conversations(run) else str
+        return [(form(prompt),) for prompt in prompts or ()]
 
 
 def generate(
@@ -147,25 +147,22 @@ def generate(
     with run.step(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
-        chat, given = is_on_conversations(run), options.prompts() or ()
-        given = [(as_asked(prompt) if chat else prompt,) for prompt in given]
-        given = given or openings(splits["test"], tokenizer)
+        given, sampling = options.given(run), options.sampling(run)
+        given, seed = given or openings(splits["test"], tokenizer), options.seed(run)
+        if is_on_conversations(run):
+            sampling = answering(sampling)
         prompts = [prompt for prompt, *_ in given]
-        positions = tuned.config.n_positions
-        sampling, seed = options.sampling(run), options.seed(run)
-        sampling = answering(sampling) if chat else sampling
-        report_cuts(prompts, tokenizer, positions, sampling.max_new_tokens)
-        models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
+        report_cuts(prompts, tokenizer, tuned.config.n_positions, sampling.max_new_tokens)
         samples = [{"prompt": prompt, "endings": {}} for prompt in prompts]
+        models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
         total = len(models) * len(samples) * options.num_samples
-        progress = tqdm(desc="sampling", total=total, unit="sample")
-        for name, model in models.items():
-            generator = Generator(model, tokenizer, run.precision)
-            found = continue_prompts(generator, given, sampling, seed, progress.update)
-            for entry, talks in zip(samples, found, strict=True):
-                entry[name] = [talk.text for talk in talks]
-                entry["endings"][name] = [talk.ending for talk in talks]
-        progress.close()
+        with tqdm(desc="sampling", total=total, unit="sample") as progress:
+            for name, model in models.items():
+                generator = Generator(model, tokenizer, run.precision)
+                found = continue_prompts(generator, given, sampling, seed, progress.update)
+                for entry, talks in zip(samples, found, strict=True):
+                    entry[name] = [talk.text for talk in talks]
+                    entry["endings"][name] = [talk.ending for talk in talks]
         write_samples(samples, sampling, seed, step.file("samples.md"))
         write_json_lines(samples, sampling, seed, step.file("samples.jsonl"))
         step.results = {"samples": samples}
