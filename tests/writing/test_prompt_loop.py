@@ -194,12 +194,15 @@ def test_several_pasted_lines_are_one_prompt_and_ctrl_c_ends_nothing():
             if select.select([terminal], [], [], 1)[0]:
                 shown += os.read(terminal, 4096).decode(errors="replace")
         assert text in shown
+        shown = shown.partition(text)[2]
 
     until(">")
     os.write(terminal, b"half a line\x03")
     until("DROPPED")
+    until(">")  # before that, the terminal's own keys are not the reader's yet
     os.write(terminal, b"\x1b[200~one\rtwo\x1b[201~\r")
     until("GOT 'one\\ntwo'")
+    until(">")
     os.write(terminal, b"\x04")
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
     os.close(terminal)
