@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from toolkit.corpus.columns import is_name, listed
-from toolkit.corpus.conversations import Message, as_conversation
+from toolkit.corpus.conversations import Message, after_the_last_answer, as_conversation
 from toolkit.corpus.cutting import Note
 from toolkit.corpus.document import Document
 from toolkit.run.command import UserError
@@ -32,31 +32,36 @@ def chats_in(
 ) -> Iterator[Document]:
     """Yield the conversations in texts of `Name: text` lines.
 
-    A blank line ends one, and so do MOST_MESSAGES messages, at an answer's end. Raises UserError
+    A blank line ends one, and so do MOST_MESSAGES messages, where the speaker has answered. Raises UserError
     where the speaker says nothing at all.
     """
     names: Counter[str] = Counter()
-    found = 0
+    found = unanswered = 0
     for document in documents:
-        for said in cut_chat(document.text):
+        for said in cut_chat(document.text, speaker):
             found += 1
             names.update(name for name, _ in said)
-            yield as_conversation(f"{document.name}:{found}", as_messages(said, speaker))
+            messages = list(as_messages(said, speaker))
+            unanswered += after_the_last_answer(messages)
+            yield as_conversation(f"{document.name}:{found}", messages)
     if speaker not in names:
         there = [name for name, _ in names.most_common()]
         seen = f"there are: {listed(there)}" if there else "none begins with a name and a colon"
         raise UserError(f"{where}: --speaker {speaker}: no line begins with '{speaker}:'; {seen}")
     note(f"{count(found, 'conversation')}, {names[speaker]:,} messages of {speaker}")
+    if unanswered:
+        note(f"{count(unanswered, 'turn')} after the last answer left out")
 
 
-def cut_chat(text: str) -> Iterator[list[Said]]:
+def cut_chat(text: str, speaker: str) -> Iterator[list[Said]]:
     """Yield conversations: who said what, in turn. A line without a name goes on with the last."""
     said: list[Said] = []
     blank = False
     for line in text.split("\n"):
         begins = SAID.fullmatch(STAMP.sub("", line, count=1).strip())
         if begins and is_name(begins[1]):
-            if said and (blank or (len(said) >= MOST_MESSAGES and said[-1][0] != begins[1])):
+            answered = said and said[-1][0] == speaker != begins[1].strip()
+            if said and (blank or (answered and len(said) >= MOST_MESSAGES)):
                 yield said
                 said = []
             said.append((begins[1].strip(), begins[2] or ""))

@@ -137,7 +137,7 @@ def conversations_in(
     for place, value in values:
         messages = read_messages(value, f"{where}: {place}")
         document = as_conversation("", messages)
-        unanswered += after_the_last_answer(messages) if document.completion else 0
+        unanswered += after_the_last_answer(messages)
         yield document[1:]
     if unanswered:
         note(f"{count(unanswered, 'turn')} after the last answer left out")
