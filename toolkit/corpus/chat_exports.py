@@ -32,8 +32,8 @@ def chats_in(
 ) -> Iterator[Document]:
     """Yield the conversations in texts of `Name: text` lines.
 
-    A blank line ends one, and so do MOST_MESSAGES messages, where the speaker has answered. Raises UserError
-    where the speaker says nothing at all.
+    A blank line ends one, and so do MOST_MESSAGES messages, where the speaker has answered. Raises
+    UserError where the speaker says nothing at all.
     """
     names: Counter[str] = Counter()
     found = unanswered = 0
