@@ -23,7 +23,8 @@ CGROUP = Path("/sys/fs/cgroup")  # where a container's memory is bounded
 LIBRARIES = 40_000_000  # bytes of code that training opens
 PAGES = 40_000_000  # and that the pictures and pages open
 GOING_BACK = 8  # tensors as wide as a block's widest that live at once on the way back
-SCORING = 160  # bytes of scoring for each token and each number of its state
+SCORING = {"fp32": 160}  # bytes of scoring for each token and each number of its state
+SCORING_LOW = 240  # in bf16 and fp16: what is cast lives beside what it is cast from
 
 
 @dataclass
@@ -89,7 +90,7 @@ def afterwards(model: GPT2LMHeadModel, precision: str) -> int:
     device, config = model.device.type, model.config
     weights = sum(weight.numel() for weight in model.parameters())
     packed = (4 if precision == "fp32" else 2) * weights if device == "cpu" else 0
-    scoring = SCORING * tokens_at_once(device) * config.n_embd
+    scoring = SCORING.get(precision, SCORING_LOW) * tokens_at_once(device) * config.n_embd
     return libraries(device) + PAGES + 2 * 4 * weights + max(scoring, 2 * packed)
 
 
