@@ -72,26 +72,27 @@ def memory_need(model: torch.nn.Module, block_size: int, precision: str) -> Memo
     copies = 0 if precision == "fp32" else sum(w.numel() * item for w in model.parameters())
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
     head = 2 * width * config.n_embd * item  # its gradient, and the embedding's to be added to it
+    libraries = LIBRARIES if device == "cpu" else 0  # a card holds none
     rate = 3 * item * MATRIX[device] ** 2
     going_back = GOING_BACK * block_size * 4 * config.n_embd * item
     return MemoryNeed(
-        libraries(device) + copies + 12 * trained + chunk + head + rate,
+        libraries + copies + 12 * trained + chunk + head + rate,
         sum(kept.values()) + going_back,
         afterwards(plain, precision),
     )
 
 
-def libraries(device: str) -> int:
-    return LIBRARIES if device == "cpu" else 0  # a card holds none
-
-
 def afterwards(model: GPT2LMHeadModel, precision: str) -> int:
-    """Return what steps 8 to 10 take: both models, and scoring or, on a CPU, packed weights."""
-    device, config = model.device.type, model.config
+    """Return what steps 8 to 10 take: both models, and scoring or writing, which packs weights.
+
+    Of a card it is not known.
+    """
+    if model.device.type != "cpu":
+        return 0
     weights = sum(weight.numel() for weight in model.parameters())
-    packed = (4 if precision == "fp32" else 2) * weights if device == "cpu" else 0
-    scoring = SCORING.get(precision, SCORING_LOW) * tokens_at_once(device) * config.n_embd
-    return libraries(device) + PAGES + 2 * 4 * weights + max(scoring, 2 * packed)
+    packed = (4 if precision == "fp32" else 2) * weights
+    scoring = SCORING.get(precision, SCORING_LOW) * tokens_at_once("cpu") * model.config.n_embd
+    return LIBRARIES + PAGES + 2 * 4 * weights + max(scoring, 2 * packed)
 
 
 def free_memory_bytes(device: str) -> int:
