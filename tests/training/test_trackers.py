@@ -14,8 +14,9 @@ from configure_trainer import TrainerOptions
 from tests.training.test_training import trainer_for
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training import trackers
-from toolkit.training.trackers import TrackedRun, settings_told
+from toolkit.training import told_to_trackers, trackers
+from toolkit.training.told_to_trackers import settings_told, tell_test_figures, tell_wandb
+from toolkit.training.trackers import TrackedRun
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_wandb_gets_the_test_figures_in_the_run_of_the_training(wandb, monkeypat
     wandb.init = lambda **given: vars(wandb).update(
         run=SimpleNamespace(summary=summary, id=given["id"]), given=given
     )
-    trackers.tell_wandb({"test/perplexity": 7.0}, {"id": "abc"}, 6)
+    tell_wandb({"test/perplexity": 7.0}, {"id": "abc"}, 6)
     assert summary == {"test/perplexity": 7.0} and wandb.ended == 1
     assert wandb.given["id"] == "abc" and wandb.given["resume"] == "allow"
 
@@ -153,8 +154,8 @@ def test_a_tracker_that_fails_takes_no_figures_along(run_copy, monkeypatch, caps
         "configure_trainer": {"options": {"report_to": "tensorboard"}},
     }
     told = SimpleNamespace(path=run_copy, record=records.get)
-    monkeypatch.setitem(trackers.TELL, "tensorboard", lambda *_: 1 / 0)
-    trackers.tell_test_figures(told, {"tuned": {m.name: 1.0 for m in trackers.METRICS}})
+    monkeypatch.setitem(told_to_trackers.TELL, "tensorboard", lambda *_: 1 / 0)
+    tell_test_figures(told, {"tuned": {m.name: 1.0 for m in told_to_trackers.METRICS}})
     assert "tensorboard was not told the test figures: division by zero" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ from toolkit.run.processes import own_batches
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training.library_fields import JSON, OBEYED, why_not
 from toolkit.training.rehearsal import complaints_refused, rehearse
-from toolkit.training.trackers import ToldArguments, settings_told
+from toolkit.training.told_to_trackers import ToldArguments, settings_told
 
 SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)\w{16,}|\b[0-9a-f]{40}\b")
 
