@@ -18,8 +18,8 @@ from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training import stream_position
 from toolkit.training.arguments import extra_arguments, refuse_what_the_library_would
-from toolkit.training.library_fields import FLAGS, FORMER, OBEYED, REFUSED, why_not
-from toolkit.training.trainer import IGNORED, PipelineTrainer
+from toolkit.training.library_fields import FLAGS, FORMER, IGNORED, OBEYED, REFUSED, why_not
+from toolkit.training.trainer import PipelineTrainer
 from train_test_split import read_splits
 
 FIELDS = set(TrainingArguments.__dataclass_fields__)

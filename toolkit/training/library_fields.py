@@ -175,6 +175,16 @@ FORMER = {  # names that the library has given up, still found in many a recipe
     "fp16_opt_level": "--precision",
 }
 
+NO_LOGITS = "training and validation keep no logits; a new figure goes into METRICS of metrics.py"
+IGNORED = {  # what the library's Trainer takes beside the fields, and why not here
+    "compute_metrics": NO_LOGITS,
+    "preprocess_logits_for_metrics": NO_LOGITS,
+    "compute_loss_func": "change compute_loss in toolkit/training/trainer.py, where the loss is",
+    "optimizers": "take --trainer optim=... and --lr_scheduler_type, which the record keeps",
+    "optimizer_cls_and_kwargs": "take --trainer optim=... optim_args=..., which the record keeps",
+    "model_init": "pass the model; --learning_rate auto tries rates",
+}
+
 
 def why_not(field: str) -> str | None:
     """Return what to do instead of setting a field, or None where it is obeyed or not known."""

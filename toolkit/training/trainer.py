@@ -29,21 +29,12 @@ from toolkit.training.callbacks import (
 )
 from toolkit.training.checkpoint_state import CheckpointState
 from toolkit.training.forecast import Forecast
+from toolkit.training.library_fields import IGNORED
 from toolkit.training.manifest import begin_checkpoint
 from toolkit.training.memory import give_back_freed_memory
 from toolkit.training.pace import Speedometer, Stopwatch, TrainingBar
 from toolkit.training.token_count import TokenCount
 from toolkit.training.trackers import TrackedRun
-
-NO_LOGITS = "training and validation keep no logits; a new figure goes into METRICS of metrics.py"
-IGNORED = {
-    "compute_metrics": NO_LOGITS,
-    "preprocess_logits_for_metrics": NO_LOGITS,
-    "compute_loss_func": "change compute_loss in toolkit/training/trainer.py, where the loss is",
-    "optimizers": "take --trainer optim=... and --lr_scheduler_type, which the record keeps",
-    "optimizer_cls_and_kwargs": "take --trainer optim=... optim_args=..., which the record keeps",
-    "model_init": "pass the model; --learning_rate auto tries rates",
-}
 
 
 class PipelineTrainer(Trainer):
