@@ -22,9 +22,10 @@ from toolkit.report.report import render
 from toolkit.run.run_directory import RunDirectory
 from toolkit.serving.engine import Busy, Engine, follow, reporting_to
 from toolkit.serving.page_facts import page_facts
+from toolkit.serving.prompt_tokens import text_tokens
 from toolkit.serving.request import Refusal
 from toolkit.writing.continuation import Continuation
-from toolkit.writing.sampling import Sampling, all_prompt_ids, require_possible, shortened
+from toolkit.writing.sampling import Sampling, require_possible, shortened
 
 HERE = Path(__file__).parent
 LIKELIEST = 5  # tokens shown in the place of each
@@ -55,11 +56,11 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     page = render("page.html", facts, HERE)
 
     @app.get("/")
-    def index() -> HTMLResponse:
+    async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=HEADERS)
 
     @app.get("/page.js")
-    def script() -> FileResponse:
+    async def script() -> FileResponse:
         return FileResponse(HERE / "page.js", media_type="text/javascript", headers=HEADERS)
 
     @app.get("/report.html")
@@ -71,7 +72,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     @app.post("/continue")
     async def continue_both(asked: Asked) -> StreamingResponse:
         answers: asyncio.Queue = asyncio.Queue()
-        rows = one_a_model(asked, sampling, engine, answers)
+        rows, cut = await one_a_model(asked, sampling, engine, answers)
         try:
             for name, row in rows.items():
                 engine.submit(name, [row])
@@ -79,48 +80,55 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
             for row in rows.values():
                 row.cancelled = True
             raise
-        lines = as_lines(rows, answers, tuned.tokenizer)
+        lines = as_lines(rows, answers, tuned.tokenizer, cut)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-def one_a_model(
+async def one_a_model(
     asked: Asked, sampling: Sampling, engine: Engine, answers: asyncio.Queue
-) -> dict[str, Continuation]:
-    """Return a continuation for each model; each reports to `answers` under its name."""
+) -> tuple[dict[str, Continuation], int]:
+    """Return a continuation for each model, and how many tokens of the prompt were too many.
+
+    Each reports to `answers` under its name.
+    """
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
     if not 0 <= asked.seed < 2**32:
         raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
+    tuned = engine.generators["tuned"]
+    positions, most = tuned.model.config.n_positions, asked.max_new_tokens
+    if most >= positions:
+        raise Refusal(f"max_new_tokens must be below the model's {positions} positions, got {most}")
     wanted = asked.model_dump(exclude={"prompt", "seed"})
     sampling = dataclasses.replace(sampling, num_samples=1, **wanted)
     try:
         require_possible(sampling)
     except ValueError as error:
         raise Refusal(str(error)) from None
-    rows = {}
-    for name, generator in engine.generators.items():
-        ids = all_prompt_ids(asked.prompt, generator.tokenizer)
-        positions = generator.model.config.n_positions
-        room, most = positions - len(ids), sampling.max_new_tokens
-        if room < 1:
-            raise Refusal(f"prompt has {len(ids)} tokens, the model {positions} positions")
-        if most > room:
-            raise Refusal(
-                f"max_new_tokens must be at most {room} after this prompt of {len(ids)} tokens, "
-                f"got {most}"
-            )
-        progress = reporting_to(answers, name)
-        rows[name] = Continuation(ids, sampling, asked.seed, likeliest=LIKELIEST, progress=progress)
-    return rows
+    ids = await text_tokens(asked.prompt, tuned.tokenizer)
+    kept = ids[most - positions :]
+    rows = {
+        name: Continuation(
+            kept, sampling, asked.seed, likeliest=LIKELIEST, progress=reporting_to(answers, name)
+        )
+        for name in engine.generators
+    }
+    return rows, len(ids) - len(kept)
 
 
 async def as_lines(
-    rows: dict[str, Continuation], answers: asyncio.Queue, tokenizer: PreTrainedTokenizerFast
+    rows: dict[str, Continuation],
+    answers: asyncio.Queue,
+    tokenizer: PreTrainedTokenizerFast,
+    cut: int,
 ) -> AsyncIterator[str]:
     """Yield a line of JSON for each piece of text a model adds, until all have ended.
 
-    A piece is one token, or the few that make up one character.
+    A piece is one token, or the few that make up one character. `cut`: how many tokens of the
+    prompt are left out, which the first line says.
     """
+    if cut:
+        yield json.dumps({"cut": cut}) + "\n"
     told = dict.fromkeys(rows, (0, 0))  # characters and tokens
     async with contextlib.aclosing(follow(rows.values(), answers)) as states:
         async for name, length, count, finish in states:
