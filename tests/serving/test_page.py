@@ -222,6 +222,9 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     browser.open(url)
     evil = "The <b>lamp</b> <img src=x onerror=alert(1)>"
     browser.type("[name=prompt]", evil)
+    assert browser.run("settings.open") == (width > 600)
+    if width < 600:
+        browser.click("#settings summary")
     browser.type("[name=max_new_tokens]", "8")
     first = generate(browser)
     assert all(text.startswith(evil) and len(text) > len(evil) for text in first.values())
@@ -252,3 +255,51 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     room = browser.run("[document.documentElement.scrollWidth, innerWidth]")
     assert room == [width, width] and browser.errors == []
     assert browser.asked and all(asked.startswith((url, "data:")) for asked in browser.asked)
+
+
+def test_on_a_phone_both_answers_are_in_sight_and_a_tap_shows_the_likeliest_tokens(browser, url):
+    browser.show(390, 844)
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.open(url)
+    browser.tap("[type=submit]")
+    browser.wait("document.querySelector('#tuned .end').textContent.includes('tokens')")
+    edges = browser.run(
+        "[...document.querySelectorAll('.columns .card')].flatMap(card => "
+        "(({top, bottom}) => [top, bottom])(card.getBoundingClientRect()))"
+    )
+    assert len(edges) == 4 and all(0 <= edge <= 844 for edge in edges)
+    browser.tap("#tuned .token:nth-child(3)")
+    time.sleep(0.3)  # it stays, though the finger has gone
+    assert len(re.findall(r"\d%", browser.run("likeliest.hidden ? '' : likeliest.innerText"))) >= 5
+    browser.tap("h1")
+    browser.wait("likeliest.hidden")
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_more_a_token_surprises_the_stronger_its_shade(browser, url, scheme):
+    browser.show(1280, 844, scheme)
+    browser.open(url)
+    told = {"model": "base", "text": "a", "likeliest": [["a", 1, True]]}
+    events = [told | {"probability": share} for share in (1, 0.5, 0.03, 0.001, 1e-9)]
+    browser.run(f"{json.dumps(events)}.forEach(show)")
+    colours = browser.run(
+        "[...document.querySelectorAll('.token')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    alphas = [float(re.search(r"/ ([\d.]+)\)", colour)[1]) for colour in colours]
+    assert alphas[0] == 0 and alphas == sorted(alphas) and alphas[3] == alphas[4] > 0.6
+    assert 0.05 < alphas[1] < alphas[2] < alphas[3]
+
+
+def test_the_page_says_what_of_a_long_prompt_is_left_out(browser, url):
+    browser.show(1280, 844)
+    browser.open(url)
+    browser.type("[name=prompt]", "The lamp " * 60)
+    generate(browser)
+    assert re.fullmatch(
+        r"the first \d+ tokens of the prompt do not fit the context and are left out",
+        browser.run("note.textContent"),
+    )
+    browser.type("[name=prompt]", "The lamp")
+    generate(browser)
+    assert browser.run("note.textContent") == ""
