@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.run.command import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 
 
 def require_origin(origin: str) -> None:
