@@ -18,7 +18,7 @@ import train_model
 import train_test_split
 from tests.conftest import PROJECT, STEP_FILES, chain_main, shell
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training.checkpoints import what_is_broken
+from toolkit.training.manifest import what_is_broken
 
 LEFT_BY_A_RUN = {
     *(name.replace(".py", ".json") for name in STEP_FILES),

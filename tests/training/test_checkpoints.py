@@ -1,18 +1,26 @@
 """Which checkpoint training goes on from, and which it must not touch."""
 
+import hashlib
 import json
-import os
+import math
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import train_model
 from tests.conftest import chain_main
+from tests.faults.harness import DAMAGES
 from tests.training.test_training import trainer_for
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training.checkpoints import find_checkpoint, what_is_broken
-from toolkit.training.log_history import read_log
+from toolkit.training.callbacks import KeepBestAndLast
+from toolkit.training.checkpoints import find_checkpoint
+from toolkit.training.log_history import as_line, read_log
+from toolkit.training.manifest import begin_checkpoint, end_checkpoint, what_is_broken
+from toolkit.training.state_files import read_state, write_state
 from toolkit.training.trainer import PipelineTrainer
 
 
@@ -38,39 +46,74 @@ def test_the_newest_whole_checkpoint_is_taken(folder, owner):
     assert find_checkpoint(folder, owner, "auto").name == "checkpoint-10"
 
 
-def cut_in_half(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
-DAMAGE = [
-    ("model.safetensors", cut_in_half),
-    ("optimizer.pt", cut_in_half),
-    ("optimizer.pt", flip_a_byte),
-    ("rng_state.pth", os.unlink),
-    ("optimizer.pt", os.unlink),
-    ("trainer_state.json", cut_in_half),
-    ("trainer_state.json", os.unlink),
-]
-
-
-@pytest.mark.parametrize("file, damage", DAMAGE, ids=[f"{d.__name__} {f}" for f, d in DAMAGE])
-def test_a_damaged_checkpoint_is_passed_over_for_an_older_whole_one(
-    folder, owner, capsys, file, damage
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_with_any_file_damaged_is_set_aside_for_an_older_whole_one(
+    folder, owner, capsys, damage
 ):
-    damage(folder / "checkpoint-10" / file)
-    assert what_is_broken(folder / "checkpoint-10")
-    assert find_checkpoint(folder, owner, "auto").name == "checkpoint-6"
-    assert "passed over checkpoint-10" in capsys.readouterr().out
-    shutil.copytree(folder / "checkpoint-6", folder / "checkpoint-10")
-    damage(folder / "checkpoint-10" / file)
-    with pytest.raises(UserError, match="--resume"):
-        find_checkpoint(folder, owner, str(folder / "checkpoint-10"))
+    whole = folder / "checkpoint-10"
+    for file in [path.name for path in whole.iterdir()]:
+        damage(whole / file)
+        problem = what_is_broken(whole)
+        assert file in problem, file
+        assert find_checkpoint(folder, owner, "auto").name == "checkpoint-6"
+        aside = folder / "set_aside_checkpoint-10"
+        said = f"passed over checkpoint-10: {problem}; kept as {aside}"
+        assert said in capsys.readouterr().out
+        with pytest.raises(UserError, match=f"--resume .*{file}"):
+            find_checkpoint(folder, owner, str(aside))
+        shutil.rmtree(aside)
+        shutil.copytree(folder / "checkpoint-6", whole)
+
+
+def test_what_a_killed_run_was_writing_is_dropped_and_what_others_made_is_kept(
+    folder, owner, capsys
+):
+    begin_checkpoint(folder / "checkpoint-12")
+    (folder / "checkpoint-11").mkdir()
+    assert find_checkpoint(folder, owner, "auto").name == "checkpoint-10"
+    said = capsys.readouterr().out
+    assert "passed over checkpoint-12: it was being written when its run was ended" in said
+    assert "checkpoint-11: it has no manifest.json: another program or an older version" in said
+    assert not (folder / "checkpoint-12").exists() and (folder / "set_aside_checkpoint-11").exists()
+
+
+def test_a_checkpoint_holds_no_pickle_and_its_manifest_says_what_sha256sum_says(finished):
+    checkpoint = next((finished.path / "checkpoints").glob("checkpoint-*"))
+    names = {path.name for path in checkpoint.iterdir()}
+    assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
+    known = json.loads((checkpoint / "manifest.json").read_text())["files"]
+    assert set(known) == names - {"manifest.json"}
+    for name, file in known.items():
+        content = (checkpoint / name).read_bytes()
+        assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize("losses", [[4, 3, 2, 1], [1, 2, 3, 4], [3, 1, 2, 2]], ids=str)
+def test_two_checkpoints_are_kept_the_newest_and_the_best_or_the_one_before(tmp_path, losses):
+    keep = KeepBestAndLast()
+    for step in range(1, len(losses) + 1):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        best = losses.index(min(losses[:step])) + 1
+        state = SimpleNamespace(global_step=step, best_global_step=best, is_world_process_zero=True)
+        keep.on_save(SimpleNamespace(output_dir=tmp_path), state, None)
+        kept = {int(path.name.rpartition("-")[2]) for path in tmp_path.iterdir()}
+        assert kept == {step, best if best != step else max(step - 1, 1)}
+
+
+def test_state_is_kept_to_the_last_bit_and_nothing_in_it_is_executed(tmp_path):
+    tensors = [
+        torch.randn(3, 2),
+        torch.tensor(2.0),
+        torch.zeros(0),
+        torch.arange(5).to(torch.uint8),
+    ]
+    state = {"state": {0: tensors}, "betas": (0.1, 1e-17), "text": None, "rate": math.inf}
+    write_state(tmp_path / "plain", state)
+    read = read_state(tmp_path / "plain")
+    assert all(map(torch.equal, read["state"].pop(0), state["state"].pop(0))) and read == state
+    write_state(tmp_path / "other", {"what": Path("safetensors has no form for it")})
+    with pytest.raises(UserError, match="other.pt: not read: it may run code"):
+        read_state(tmp_path / "other")
 
 
 def test_never_starts_anew(folder, owner):
@@ -88,6 +131,9 @@ def test_a_stopped_training_of_another_configuration_is_set_aside(folder, capsys
     state = json.loads((folder / "checkpoint-10/trainer_state.json").read_text())
     state["max_steps"] = 99
     (folder / "checkpoint-10/trainer_state.json").write_text(json.dumps(state))
+    (folder / "checkpoint-10/manifest.json").unlink()
+    (folder / "checkpoint-10/unfinished").touch()
+    end_checkpoint(folder / "checkpoint-10")
     assert find_checkpoint(folder, "another", "auto") is None
     aside = folder.with_name("checkpoints_stopped_at_10")
     assert what_is_broken(aside / "checkpoint-10") is None
@@ -121,6 +167,26 @@ def test_a_training_that_had_stopped_early_has_ended(finished, tmp_path, patienc
     state = {"global_step": 4, "log_history": losses}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     assert trainer.take_over_ended(tmp_path) == ended
+
+
+@pytest.mark.parametrize("kind", ["cosine", "reduce_lr_on_plateau", "greedy"])
+def test_a_resumed_training_has_the_weights_and_the_log_of_one_that_was_not_stopped(
+    finished, tmp_path, kind
+):
+    """From between two points of the loss curve; with dropout."""
+    run = RunDirectory(finished.path, 7, "cpu", "fp32")
+    flags = {"max_steps": 6, "eval_steps": 3, "logging_steps": 2, "lr_scheduler_type": kind}
+    whole = trainer_for(run, tmp_path / "a", warmup_steps=0, **flags)
+    whole.train()
+    resumed = trainer_for(run, tmp_path / "b", warmup_steps=0, **flags)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a/checkpoints/checkpoint-3"))
+    logs = [
+        [{**json.loads(as_line(entry)), "measured": 0} for entry in trainer.state.log_history[:-1]]
+        for trainer in (whole, resumed)
+    ]
+    assert sum("loss" in entry for entry in logs[0]) == 3 and logs[0] == logs[1]
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
 def test_a_resumed_training_obeys_its_own_rate_decay_and_schedule(finished, tmp_path):

@@ -14,8 +14,11 @@ INTERNALS = {
     "transformers.trainer_callback.ExportableState": "a stream's place lies in its checkpoint",
     # The attribute is read when a checkpoint is loaded; there is no other way to name tied weights.
     "transformers.PreTrainedModel._keys_to_ignore_on_save": "a tied head is not missing",
-    # Opening a stream draws from the generators that the library has just restored.
-    "transformers.Trainer._load_rng_state": "a resumed stream goes on with the same dropout",
+    # Called where a resumed training goes on: after the first batch, which may draw, is there.
+    "transformers.Trainer._load_rng_state": "a resumed training goes on with the same dropout",
+    # Begun anew at every start, so that the first loss logged would lack the steps before.
+    "transformers.Trainer._tr_loss": "a loss logged after resuming is that of all its steps",
+    "transformers.Trainer._globalstep_last_logged": "which those are",
     # One call for all weights: copying them one by one costs as much as a block's forward pass.
     "torch._foreach_copy_": "copies of the weights follow them once a step",
     # The fused kernel that torch's own softmax goes back with.
@@ -42,6 +45,15 @@ def reorder_linear_weight(weight: torch.Tensor, rows: int) -> torch.Tensor:
 def not_missing_in_checkpoints(model: torch.nn.Module, names: list[str]) -> None:
     """Let a checkpoint without these weights count as whole: they are tied to others."""
     model._keys_to_ignore_on_save = names
+
+
+def loss_since_logged(trainer) -> tuple[torch.Tensor, int]:
+    """Return the sum of losses that are not logged yet, of this process, and the step before."""
+    return trainer._tr_loss, trainer._globalstep_last_logged
+
+
+def restore_loss_since_logged(trainer, total: torch.Tensor, step: int) -> None:
+    trainer._tr_loss, trainer._globalstep_last_logged = total.to(trainer.args.device), step
 
 
 def restore_random_numbers(trainer, checkpoint: str) -> None:

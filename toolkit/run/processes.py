@@ -51,6 +51,12 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
+def wait_for_all() -> None:
+    """Go on when every process has come this far."""
+    if process_count() > 1:
+        torch.distributed.barrier()
+
+
 def own_share(count: int) -> range:
     """Return which of `count` things this process does: each is done by one of them."""
     return range(int(os.environ.get("RANK", "0")), count, process_count())

@@ -52,6 +52,7 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
         "eval_strategy": "steps",
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
+        "save_only_model": True,  # the rest is not pickled: CheckpointState writes it
         "dataloader_pin_memory": run.device == "cuda",
         "remove_unused_columns": False,  # the collator reads what the model does not
         "logging_nan_inf_filter": False,  # a loss that is no number stops training

@@ -17,6 +17,7 @@ from transformers import (
 from toolkit.model.kernels import Kernels
 from toolkit.run.command import UserError
 from toolkit.run.processes import any_process
+from toolkit.training.checkpoints import newest_first
 from toolkit.training.log_history import as_line
 
 SETTINGS = {"betas", "eps", "momentum"}  # of optimizers, but for rate and decay
@@ -120,7 +121,10 @@ class EarlyStopping(TrainerCallback):
 
 
 class KeepBestAndLast(TrainerCallback):
-    """Save at every new best validation, whatever `save_steps` says; keep that and the newest."""
+    """Save at every new best validation, whatever `save_steps` says; keep that and the newest.
+
+    Where they are one, keep the one before, too: should the newest be damaged, not all is lost.
+    """
 
     def on_evaluate(
         self,
@@ -138,10 +142,11 @@ class KeepBestAndLast(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        keep = {f"checkpoint-{state.global_step}", Path(state.best_model_checkpoint or "").name}
-        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
-            if checkpoint.name not in keep:
-                shutil.rmtree(checkpoint)
+        best = f"checkpoint-{state.best_global_step}"
+        others = newest_first(Path(args.output_dir), before=state.global_step)
+        others.sort(key=lambda checkpoint: checkpoint.name != best)  # without it the one before
+        for checkpoint in others[1:]:
+            shutil.rmtree(checkpoint)
 
 
 class SaveOnSignal(TrainerCallback):

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
 
 from toolkit.model.kernels import choose_kernels
 from toolkit.model.library_internals import not_missing_in_checkpoints
@@ -25,6 +26,8 @@ from toolkit.training.callbacks import (
     SaveOnSignal,
     StopWhenDiverged,
 )
+from toolkit.training.checkpoint_state import CheckpointState
+from toolkit.training.manifest import begin_checkpoint
 from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
 from toolkit.training.token_count import TokenCount
 
@@ -46,10 +49,13 @@ class PipelineTrainer(Trainer):
     - `compute_loss`: the model's own forward pass (`toolkit/model/forward.py`) gives the loss,
       because stock training mis-scales GPT-2's and holds full logits, several times.
     - `create_scheduler`: the first step trains, too: stock warmup begins with a rate of 0.
+    - `save_model`: weights alone; the library would pickle its arguments, which step 6 records.
+    - `train`, `_load_rng_state`: a checkpoint's state is read from safetensors, not from pickles.
     - `evaluate`: validation sums over all tokens (`toolkit/scoring/losses.py`), because stock
       evaluation averages the means of batches, holds full logits, and draws a random number, so
       that dropout differs afterwards.
     Everything that is added is a callback:
+    - `CheckpointState`: what a checkpoint holds beside weights and log, and its manifest.
     - `ObeyThePlan`: a checkpoint's state does not bring back the rate it was made with.
     - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
     - `TokenCount`, `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two):
@@ -82,11 +88,13 @@ class PipelineTrainer(Trainer):
             model.compile_body()
         self.token_count, self.interruption = TokenCount(), SaveOnSignal()
         self.stopwatch = Stopwatch(self.token_count)
+        self.checkpoint_state = CheckpointState(self)
         self.log_file, self.early_stopping = LogHistory(history_path), None
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         for callback in (
             RefreshCopies(self.kernels),
+            self.checkpoint_state,
             ObeyThePlan(),
             self.token_count,
             self.stopwatch,
@@ -104,6 +112,19 @@ class PipelineTrainer(Trainer):
         # Before all others, trackers among them, so that they see what it adds to the log.
         speedometer = Speedometer(self.stopwatch, plan, device, precision)
         self.callback_handler.callbacks.insert(0, speedometer)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        self.checkpoint_state.checkpoint = resume_from_checkpoint and Path(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
+        if self.args.should_save:
+            begin_checkpoint(Path(output_dir))
+            self.model.save_pretrained(output_dir)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint:
+            self.checkpoint_state.restore_random_numbers()
 
     def take_over_ended(self, checkpoint: Path) -> bool:
         """Tell whether training had ended at a checkpoint, and if so take over its state.
