@@ -54,19 +54,13 @@ def completions_app(
         app.add_exception_handler(kind, answer_error)
     common = {"object": "model", "created": int(time.time()), "owned_by": "this machine"}
 
-    def known(model: str) -> Generator:
-        if model not in generators:
-            message = f"model {model}: there is none; there are {', '.join(generators)}"
-            raise Refusal(message, 404, "model_not_found", "model")
-        return generators[model]
-
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, **common} for name in generators]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        known(name)
+        engine.generator(name)
         return {"id": name, **common}
 
     @app.get("/health")
@@ -77,7 +71,7 @@ def completions_app(
 
     @app.post("/v1/completions")
     async def completions(asked: CompletionRequest, request: Request) -> Any:
-        generator, answers = known(asked.model), asyncio.Queue()
+        generator, answers = engine.generator(asked.model), asyncio.Queue()
         rows = await continuations_for(asked, generator, answers)
         choices = [
             Choice(number, row, generator.tokenizer, asked.echo) for number, row in enumerate(rows)

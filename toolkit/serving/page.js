@@ -9,6 +9,9 @@ const columns = document.querySelector(".columns");
 const isNarrow = matchMedia("(max-width: 36rem)").matches; // a phone: the answers come first
 const likeliest = document.getElementById("likeliest");
 const facts = new WeakMap(); // of each token's element: what the server says of it
+const chat = "chat" in form.dataset; // the models have learned from conversations
+const columnOf = (model) => document.getElementById(model);
+let talks = {}; // what each model was told, and has answered
 let request = null;
 settings.open = !isNarrow;
 
@@ -17,7 +20,16 @@ form.addEventListener("submit", (event) => {
   generate();
 });
 form.prompt.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  const sends = event.ctrlKey || event.metaKey || (chat && !event.shiftKey && !event.isComposing);
+  if (event.key !== "Enter" || !sends) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+document.getElementById("reset")?.addEventListener("click", () => {
+  request?.abort();
+  talks = {};
+  for (const part of document.querySelectorAll(".columns .text, .columns .end")) part.textContent = "";
+  form.prompt.focus();
 });
 stop.addEventListener("click", () => request.abort());
 addEventListener("pagehide", () => request?.abort()); // else a page kept for "back" goes on
@@ -39,15 +51,16 @@ async function generate() {
   request = new AbortController();
   busy(true);
   try {
-    const answer = await fetch("continue", {
+    if (chat) converse(asked);
+    const answer = await fetch(chat ? "answer" : "continue", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(asked),
       signal: request.signal,
     });
     if (!answer.ok) throw new Error((await answer.json()).error.message);
-    for (const column of document.querySelectorAll(".columns .card")) clear(column, asked.prompt);
-    if (isNarrow) columns.scrollIntoView();
+    for (const column of document.querySelectorAll(".columns .card")) begin(column, asked);
+    if (isNarrow && !chat) columns.scrollIntoView();
     for await (const line of linesOf(answer.body)) show(JSON.parse(line));
   } catch (error) {
     if (error.name === "AbortError") end("stopped");
@@ -67,18 +80,37 @@ async function* linesOf(body) {
   }
 }
 
-function clear(column, prompt) {
+function converse(asked) {
+  const message = { role: "user", content: asked.prompt };
+  delete asked.prompt;
+  asked.talks = {};
+  for (const { id } of document.querySelectorAll(".columns .card")) {
+    asked.talks[id] = [...(talks[id] ?? []), message];
+  }
+}
+
+function begin(column, asked) {
   const before = document.createElement("span");
+  const text = column.querySelector(".text");
   before.className = "prompt";
-  before.textContent = prompt;
-  column.querySelector(".text").replaceChildren(before);
+  if (chat) {
+    talks[column.id] = asked.talks[column.id];
+    before.textContent = `${text.childNodes.length ? "\n\n" : ""}${talks[column.id].at(-1).content}\n`;
+    talks[column.id].push({ role: "assistant", content: "" });
+    form.prompt.value = "";
+  } else {
+    before.textContent = asked.prompt;
+    text.replaceChildren();
+  }
+  text.append(before);
   column.querySelector(".end").textContent = "…";
 }
 
 function show(event) {
-  if (event.cut) return sayCut(event.cut);
-  const column = document.getElementById(event.model);
+  if (event.note) return (note.textContent = event.note);
+  const column = columnOf(event.model);
   const text = column.querySelector(".text");
+  if (chat) talks[event.model].at(-1).content += event.text;
   if (event.text) {
     const token = document.createElement("span");
     token.className = "token";
@@ -90,11 +122,8 @@ function show(event) {
   }
   if (event.finish === "error") complain("the server failed to generate");
   const why = { stop: "ended", length: "the limit", error: "failed" }[event.finish];
-  if (why) column.querySelector(".end").textContent = `${event.tokens} tokens, ${why}`;
-}
-
-function sayCut(tokens) {
-  note.textContent = `the first ${tokens} tokens of the prompt do not fit the context and are left out`;
+  const ending = event.tokens || !why ? `${event.tokens} tokens, ${why}` : "ended at once: no text";
+  if (why) column.querySelector(".end").textContent = ending;
 }
 
 function surprising(probability) {

@@ -36,17 +36,20 @@ POLICY = (
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
 
 
-class Asked(BaseModel):
-    """What the page sends: a prompt, and the values of its controls."""
+class Settings(BaseModel):
+    """The values of the page's controls."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: str
     temperature: float
     top_p: float
     top_k: int
     max_new_tokens: int
     repetition_penalty: float
     seed: int
+
+
+class Asked(Settings):
+    prompt: str
 
 
 def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling) -> None:
@@ -73,14 +76,9 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     async def continue_both(asked: Asked) -> StreamingResponse:
         answers: asyncio.Queue = asyncio.Queue()
         rows, cut = await one_a_model(asked, sampling, engine, answers)
-        try:
-            for name, row in rows.items():
-                engine.submit(name, [row])
-        except Busy:
-            for row in rows.values():
-                row.cancelled = True
-            raise
-        lines = as_lines(rows, answers, tuned.tokenizer, cut)
+        submit_all(engine, rows)
+        note = f"the first {cut} tokens of the prompt do not fit the context and are left out"
+        lines = as_lines(rows, answers, tuned.tokenizer, note if cut else None)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
@@ -93,42 +91,62 @@ async def one_a_model(
     """
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
-    if not 0 <= asked.seed < 2**32:
-        raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
-    tuned = engine.generators["tuned"]
-    positions, most = tuned.model.config.n_positions, asked.max_new_tokens
+    sampling, tuned = sampling_of(asked, sampling), engine.generators["tuned"]
+    positions, most = tuned.positions, sampling.max_new_tokens
     if most >= positions:
         raise Refusal(f"max_new_tokens must be below the model's {positions} positions, got {most}")
-    wanted = asked.model_dump(exclude={"prompt", "seed"})
-    sampling = dataclasses.replace(sampling, num_samples=1, **wanted)
+    ids = await text_tokens(asked.prompt, tuned.tokenizer)
+    kept = ids[most - positions :]
+    rows = {
+        name: continuation(name, kept, sampling, asked.seed, answers) for name in engine.generators
+    }
+    return rows, len(ids) - len(kept)
+
+
+def sampling_of(asked: Settings, sampling: Sampling) -> Sampling:
+    """Return the sampling that the page's controls ask for; the rest as it was."""
+    if not 0 <= asked.seed < 2**32:
+        raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
+    controls = {name: getattr(asked, name) for name in Settings.model_fields if name != "seed"}
+    sampling = dataclasses.replace(sampling, num_samples=1, **controls)
     try:
         require_possible(sampling)
     except ValueError as error:
         raise Refusal(str(error)) from None
-    ids = await text_tokens(asked.prompt, tuned.tokenizer)
-    kept = ids[most - positions :]
-    rows = {
-        name: Continuation(
-            kept, sampling, asked.seed, likeliest=LIKELIEST, progress=reporting_to(answers, name)
-        )
-        for name in engine.generators
-    }
-    return rows, len(ids) - len(kept)
+    return sampling
+
+
+def continuation(
+    name: str, ids: list[int], sampling: Sampling, seed: int, answers: asyncio.Queue
+) -> Continuation:
+    """Return what reports to `answers` under a model's name, with the likeliest tokens."""
+    progress = reporting_to(answers, name)
+    return Continuation(ids, sampling, seed, likeliest=LIKELIEST, progress=progress)
+
+
+def submit_all(engine: Engine, rows: dict[str, Continuation]) -> None:
+    """Let every model write, or none."""
+    try:
+        for name, row in rows.items():
+            engine.submit(name, [row])
+    except Busy:
+        for row in rows.values():
+            row.cancelled = True
+        raise
 
 
 async def as_lines(
     rows: dict[str, Continuation],
     answers: asyncio.Queue,
     tokenizer: PreTrainedTokenizerFast,
-    cut: int,
+    note: str | None,
 ) -> AsyncIterator[str]:
     """Yield a line of JSON for each piece of text a model adds, until all have ended.
 
-    A piece is one token, or the few that make up one character. `cut`: how many tokens of the
-    prompt are left out, which the first line says.
+    A piece is one token, or the few that make up one character. `note`: what the first line says.
     """
-    if cut:
-        yield json.dumps({"cut": cut}) + "\n"
+    if note:
+        yield json.dumps({"note": note}) + "\n"
     told = dict.fromkeys(rows, (0, 0))  # characters and tokens
     async with contextlib.aclosing(follow(rows.values(), answers)) as states:
         async for name, length, count, finish in states:

@@ -1,24 +1,29 @@
 """Requests' prompts as token ids, without making other clients wait for a long one."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.corpus.conversations import Message
 from toolkit.corpus.token_text import spells
 from toolkit.corpus.tokenizing import PIECE_CHARACTERS
 from toolkit.serving.request import Refusal
+from toolkit.writing.chat import chat_ids
 from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import all_prompt_ids
 
 LONG = ThreadPoolExecutor(1, "long-prompts")
+Result = TypeVar("Result")
 TOO_LONG = {"code": "context_length_exceeded", "param": "prompt"}
 
 
 async def prompt_tokens(prompt: str | list[int], generator: Generator) -> list[int]:
     """Return the token ids; refuse those that are none, or more than the model has positions."""
-    tokenizer, positions = generator.tokenizer, generator.model.config.n_positions
+    tokenizer, positions = generator.tokenizer, generator.positions
     if isinstance(prompt, str):
         if len(prompt) > positions * longest_entry(tokenizer):
             raise too_long(f"{len(prompt)} characters, which are more tokens than", positions)
@@ -33,11 +38,23 @@ async def prompt_tokens(prompt: str | list[int], generator: Generator) -> list[i
 
 
 async def text_tokens(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Return all of a text's token ids. Long texts wait for each other, and nobody for them."""
-    if len(text) <= PIECE_CHARACTERS:
-        return all_prompt_ids(text, tokenizer)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(LONG, all_prompt_ids, text, tokenizer)
+    """Return all of a text's token ids."""
+    return await unhurried(len(text), all_prompt_ids, text, tokenizer)
+
+
+async def chat_tokens(
+    messages: list[Message], tokenizer: PreTrainedTokenizerFast, room: int
+) -> tuple[list[int], int]:
+    """Return what `chat_ids` does."""
+    length = sum(len(message.content) for message in messages)
+    return await unhurried(length, chat_ids, messages, tokenizer, room)
+
+
+async def unhurried(characters: int, work: Callable[..., Result], *given: Any) -> Result:
+    """Do what takes long of a long text. Long ones wait for each other, and nobody for them."""
+    if characters <= PIECE_CHARACTERS:
+        return work(*given)
+    return await asyncio.get_running_loop().run_in_executor(LONG, work, *given)
 
 
 def too_long(length: str, positions: int) -> Refusal:

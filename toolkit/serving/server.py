@@ -26,13 +26,15 @@ def require_server(address: Address) -> None:
 def serve(
     generators: dict[str, Generator], run: RunDirectory, sampling: Sampling, address: Address
 ) -> None:
-    """Serve OpenAI's completions at /v1, and at / a page that begins with these settings.
+    """Serve OpenAI's routes at /v1, and at / a page that begins with these settings.
 
     Raises UserError if packages lack or the port is taken.
     """
     try:
         import uvicorn
 
+        from toolkit.serving.chat_api import add_chat
+        from toolkit.serving.chat_page import add_chat_page
         from toolkit.serving.completions_api import completions_app
         from toolkit.serving.connections import PunctualProtocol, Server
         from toolkit.serving.page import add_page
@@ -40,8 +42,12 @@ def serve(
         raise UserError(NEEDS) from None
     listener = address.listen()
     url = address.url(listener.getsockname()[1])
+    conversations = run.results("create_dataset").get("conversations", False)
     app = completions_app(generators, address.names, address.origins)
+    add_chat(app, app.state.engine, conversations)
     add_page(app, app.state.engine, run, sampling)
+    if conversations:
+        add_chat_page(app, app.state.engine, sampling)
     for route in app.routes:  # else HEAD would be refused, which some ask first
         route.methods |= {"HEAD"} if "GET" in route.methods else set()
     say(f"serving {' and '.join(generators)} at {url}/v1 ; page: {url} ; Ctrl-C ends")
