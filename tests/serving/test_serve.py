@@ -189,7 +189,7 @@ def test_wrong_requests_get_errors_in_openais_shape(server, body, status, compla
     assert code == status and complaint in answer["error"]["message"], answer
     error = answer["error"]
     assert error["type"] == "invalid_request_error"
-    if ": " in complaint and "prompt" not in body:
+    if ": " in complaint and not {"prompt", "data"} & body.keys():
         assert error["param"] == complaint.split(":")[0]
 
 
@@ -240,7 +240,7 @@ def test_a_stopped_server_finishes_what_is_under_way(finished, signal_number):
         ended = [json.loads(line.split(b"data: ")[1])["choices"][0] for line in events[:-1]]
         assert sum(choice["finish_reason"] in ("stop", "length") for choice in ended) == 64
         out, err = server.communicate(timeout=60)
-        assert err == "" and out == "stopped; what was under way is finished\n"
+        assert err == "" and out.endswith("\nstopped; what was under way is finished\n")
         assert server.returncode == 0
 
 
