@@ -5,7 +5,7 @@ from typing import Any
 
 from toolkit.corpus.conversations import ASSISTANT, USER
 from toolkit.report.plots import FIRST, PANELS, Story, draw_alone, panels_of
-from toolkit.report.report import data_facts, for_page, title_of
+from toolkit.report.report import data_facts, for_page, notes_on, title_of
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.steps import STEPS
@@ -49,6 +49,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
             for name, (title, step, least) in CONTROLS.items()
         ],
         "plots": [for_page(draw_alone(draw, story)) for draw in panels],
+        "notes": notes_on(results),
         "missing": [
             f"{what}; do this, then serve again: {why}" for what, why in missing.items() if why
         ],
