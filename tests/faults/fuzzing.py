@@ -91,9 +91,9 @@ def a_sealed_record(bench: Bench, tally: Tally) -> None:
     del part[key]
     if "flags" in record.get("measured", {}):
         write_record(path, record)
-    words = ["--run_dir", run, "--from_step", bench.draw.randint(2, 10)]
-    ending = bench.workshop("run_pipeline", *words, may_write=run)
-    tally.note(f"{step}.json without {key}, {words[2:]}", ending, bench.touched)
+    first = bench.draw.randint(2, 10)
+    ending = bench.chain(run, "--from_step", first)
+    tally.note(f"{step}.json without {key}, from step {first}", ending, bench.touched)
 
 
 KINDS: list[Callable[[Bench, Tally], None]] = [

@@ -25,7 +25,7 @@ def require_server(host: str, port: int) -> None:
 def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, TypeError) as error:  # TypeError: of a name too long to encode
         problem = getattr(error, "strerror", None) or error
         raise UserError(f"--port {port} on --host {host}: {problem}") from None
 
