@@ -1,7 +1,7 @@
 """What base and tuned model both go through on the test split, and what comes of it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.windows import Collate, Pieces
 from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import EXAMINED, Sampling, openings, prompt_ids, shortened
+from toolkit.writing.openings import Openings, openings
+from toolkit.writing.sampling import EXAMINED, Sampling, prompt_ids, shortened
 
 MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
 
 @dataclass(frozen=True)
 class Examination:
-    """The same for both models: what is scored, and what is to be continued."""
+    """The same for both models: what is scored, and what is to be continued.
+
+    `window`: tokens of a window by which copying is found; None where it is not looked for.
+    """
 
     test: Dataset
     tokenizer: PreTrainedTokenizerFast
@@ -35,9 +39,20 @@ class Examination:
     stride: int
     precision: str
     seed: int
+    window: int | None = None
 
-    def prompts(self) -> list[str]:
+    def openings(self) -> Openings:
         return openings(self.test, self.tokenizer)
+
+    def sampling(self, positions: int) -> Sampling:
+        """Return how to continue them: long enough to hold a few windows, if the model has room."""
+        longest = max(EXAMINED.max_new_tokens, 2 * (self.window or 0))
+        return shortened(replace(EXAMINED, max_new_tokens=longest), positions * 3 // 4)
+
+    def sampled(self, positions: int) -> dict[str, str | int]:
+        """Return what the report says of the samples: where the prompts are from, and how long."""
+        tokens = self.sampling(positions).max_new_tokens
+        return {"from": self.openings().source, "tokens": tokens}
 
     def examples(self) -> list[tuple[list[int], str]]:
         """Return prompt ids and reference text of the examples to complete; none of plain text."""
@@ -54,7 +69,8 @@ class Examination:
 
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
         """Return a prompt and each model's continuations of it, an entry a prompt."""
-        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        prompts = self.openings().prompts
+        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts]
         for name, outcome in outcomes.items():
             for entry, continuations in zip(entries, outcome.samples, strict=True):
                 entry[name] = [self.decode(ids) for ids in continuations]
@@ -80,10 +96,10 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     )
     positions = model.config.n_positions
     generator = Generator(model, exam.tokenizer, exam.precision)
-    sampling = shortened(EXAMINED, positions // 2)
+    sampling = exam.sampling(positions)
     prompts = [
         prompt_ids(prompt, exam.tokenizer, positions, sampling.max_new_tokens)
-        for prompt in exam.prompts()
+        for prompt in exam.openings().prompts
     ]
     continued = continue_all(generator, prompts, [sampling] * len(prompts), exam.seed)
     samples = [[row.new for row in group] for group in continued]
