@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from load_gpt2 import read_gpt2, read_tokenizer
+from load_gpt2 import read_gpt2
 from toolkit.run.command import command
 from toolkit.run.console import say
 from toolkit.run.lazily import lazily
@@ -21,7 +21,7 @@ from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
 from toolkit.writing.sampling import USUAL_NEW_TOKENS, Sampling, require_possible, require_room
 from train_model import read_tuned
-from train_test_split import read_splits
+from train_test_split import read_own_tokenizer, read_splits
 
 with lazily():
     from datasets import DatasetDict
@@ -34,9 +34,9 @@ with lazily():
     from toolkit.serving.server import require_server, serve
     from toolkit.writing.continue_prompts import continue_prompts
     from toolkit.writing.generator import Generator
+    from toolkit.writing.openings import openings
     from toolkit.writing.prompt_loop import PromptLoop
     from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
-    from toolkit.writing.sampling import openings
 
 
 @dataclass
@@ -123,7 +123,7 @@ def generate(
         prompts = (
             read_prompts(Path(options.prompts_file))
             if options.prompts_file
-            else options.prompt or openings(splits["test"], tokenizer)
+            else options.prompt or openings(splits["test"], tokenizer).prompts
         )
         positions = tuned.config.n_positions
         sampling = options.sampling(positions)
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
     if options.push_to_hub:
         return publish(run, options.push_to_hub)
-    tuned, tokenizer = read_tuned(run), read_tokenizer(run)
+    tuned, tokenizer = read_tuned(run), read_own_tokenizer(run)
     if options.interactive or options.serve:
         return converse(tuned, tokenizer, options, run)
     show(generate(tuned, tokenizer, read_splits(run), options, run))

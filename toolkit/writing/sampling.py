@@ -1,4 +1,4 @@
-"""How to continue a prompt, what may be asked for, and prompts out of a test split."""
+"""How to continue a prompt, and what may be asked for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from toolkit.run.command import UserError
 from toolkit.run.lazily import lazily
 
 with lazily():
-    import numpy as np
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
     from toolkit.corpus.tokenizing import encode_text
 
 USUAL_NEW_TOKENS = 100  # where nobody says how many, and the model has room for them
-OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
 
@@ -103,24 +100,3 @@ def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]
     except UnicodeEncodeError as error:
         raise UserError(f"the prompt is no text: half a character at {error.start}") from None
     return encode_text(prompt, tokenizer) or [tokenizer.eos_token_id]
-
-
-def openings(
-    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS, words: int = WORDS
-) -> list[str]:
-    """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
-    found = []
-    for block in blocks:
-        if "length" in block:
-            prompt = block["input_ids"][: int(block["prompt_tokens"])]
-            found += [tokenizer.decode(prompt)] if len(found) < count else []
-            continue
-        starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
-        for start in starts:
-            text = tokenizer.decode(block["input_ids"][start : start + 4 * words]).lstrip()
-            line, end, _ = text.partition("\n")
-            opening = line.split(" ")[:words]
-            whole = end or len(line.split(" ")) > words  # else the last word may be cut
-            if whole and line.strip() and len(found) < count:
-                found.append(" ".join(opening).rstrip())
-    return found or [""]
