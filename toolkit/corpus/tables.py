@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 from toolkit.corpus.columns import Columns, Table, find_columns
 from toolkit.corpus.cutting import Note
 from toolkit.corpus.delimited import open_delimited
-from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, suffix_of
+from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, name_of, suffix_of
 from toolkit.corpus.json_rows import open_json
 from toolkit.run.command import UserError, first_line
 from toolkit.run.console import count
@@ -50,7 +50,7 @@ def read_rows(
         else:
             table = open_parquet(path) if suffix == ".parquet" else open_arrow(path)
         names = find_columns(table, columns, where)
-        note(f"{path.name}: {taken(table, names)}")
+        note(f"{name_of(path)}: {taken(table, names)}")
         yield from map(tidy, table.rows(names))
     except UNREADABLE as error:
         raise UserError(
