@@ -13,6 +13,7 @@ if __name__ == "__main__":
     __import__("install_libraries").enter_environment(install=True)
 
 import functools
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -24,6 +25,7 @@ from evaluate_model import evaluate_model, read_metrics, summarize
 from generate import converse, generate, read_samples
 from import_modules import import_modules
 from load_gpt2 import load_gpt2, read_gpt2
+from toolkit.run.characters import characters, shortened
 from toolkit.run.command import UserError, command
 from toolkit.run.config_file import read_config_file
 from toolkit.run.console import say
@@ -35,7 +37,7 @@ from toolkit.run.start import changed_versions, read_run
 from toolkit.run.steps import STEPS, label, number_of
 from toolkit.training.library_fields import OF_BLOCKS
 from train_model import read_tuned, train_model
-from train_test_split import read_splits, train_test_split
+from train_test_split import read_own_tokenizer, read_splits, train_test_split
 from visualize_performance import read_report, visualize_performance
 
 with lazily():
@@ -60,6 +62,9 @@ class RunnerOptions:
                 )
         if self.from_step > self.to_step:
             raise ValueError(f"--from_step {self.from_step} comes after --to_step {self.to_step}")
+
+
+JOINERS = "\u200c\u200d"  # they shape letters and pictures, and are no more printable than a space
 
 
 class LastStepDone(Exception):
@@ -204,6 +209,7 @@ def run_steps(chain: Chain) -> None:
     model, tokenizer = loaded[0], loaded[1]
     documents = chain(create_dataset, read_documents, tokenizer)
     splits = chain(train_test_split, read_splits, documents)
+    tokenizer = Left(lambda: read_own_tokenizer(chain.run))  # from scratch it is trained by now
     trainer = chain(configure_trainer, read_trainer, model, splits)
     tuned = chain(train_model, read_tuned, trainer, tokenizer)
     metrics = chain(evaluate_model, read_metrics, tuned, tokenizer, splits)
@@ -223,15 +229,18 @@ def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: Run
     say(f"\nreport    {report}")
     say(f"plot      {run.path / 'performance.png'}")
     say(f"result    {summarize(metrics)}")
-    prompt = samples[0]["prompt"] if len(samples[0]["prompt"]) < 80 else samples[0]["prompt"][-60:]
+    prompt = samples[0]["prompt"]
+    prompt = prompt if len(prompt) < 80 else "".join(characters(prompt)[-60:])
     say(f"before    {one_line(prompt + samples[0]['base'][0])}")
     say(f"after     {one_line(prompt + samples[0]['tuned'][0])}")
     say(f"model     {run.path / 'model'}  (more samples: {run.path / 'samples.md'})")
 
 
-def one_line(text: str, longest: int = 300) -> str:
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return words if len(words) <= longest else words[:longest].rsplit(" ", 1)[0] + " ..."
+def one_line(text: str) -> str:
+    """Return a text without line ends, at most three lines of the terminal long."""
+    kept = (c if c.isprintable() or c in JOINERS else " " for c in text)
+    columns = shutil.get_terminal_size((100, 24)).columns
+    return shortened(" ".join("".join(kept).split()), 3 * columns)
 
 
 if __name__ == "__main__":

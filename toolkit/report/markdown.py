@@ -2,8 +2,8 @@
 
 import html
 import re
-import textwrap
 
+from toolkit.run.characters import wrapped
 from toolkit.run.console import shown
 
 MARKUP = re.compile(r"<[A-Za-z/!?]")  # what may begin a tag or a comment
@@ -30,10 +30,10 @@ def fenced(text: str) -> list[str]:
     Markdown leaves a fence's content alone.
     """
     lines = shown(text).splitlines()
-    wrapped = [part for line in lines for part in textwrap.wrap(line, 96) or [""]]
+    short = [part for line in lines for part in wrapped(line, 96)]
     if MARKUP.search(text):
-        return ["<pre>", *(html.escape(line, quote=False) for line in wrapped), "</pre>"]
+        return ["<pre>", *(html.escape(line, quote=False) for line in short), "</pre>"]
     fence = "~~~"
     while fence in text:
         fence += "~"
-    return [fence + "text", *wrapped, fence]
+    return [fence + "text", *short, fence]
