@@ -1,6 +1,7 @@
 """The pictures, the report and the comparison of runs."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def test_both_reports_say_what_the_records_say(finished, page):
                 assert metric.write(metrics[model][metric.name]) in text
         assert command in text and speed in text
         assert records["import_modules"]["measured"]["versions"]["torch"] in text
-        assert "13-token windows that training also has" in text
+        assert "windows of 50 characters that training also has" in text
         assert (
             f"{records['train_test_split']['results']['splits']['train']['tokens_read']:,}" in text
         )
@@ -124,8 +125,8 @@ JOINED = "\u0646\u200c\u0646 \U0001f468\u200d\U0001f469"  # what joins character
 
 
 def test_nothing_that_commands_a_terminal_reaches_terminal_or_pages(run_copy, tmp_path, capfd):
-    """From the corpus, its name, the prompt and the stop text."""
-    corpus = tmp_path / f"x{CODES}y"
+    """From the corpus, its name, the prompt and the stop text. The name holds another encoding."""
+    corpus = tmp_path / f"x{CODES}{os.fsdecode('第一章'.encode('gbk'))}"
     corpus.mkdir()
     for number in range(30):
         (corpus / f"{number}{CODES}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)

@@ -74,7 +74,7 @@ def test_the_page_says_what_the_records_say_and_asks_no_other_host(finished, url
         for model in ("base", "tuned", "difference"):
             assert metric.write(records["evaluate_model"][model][metric.name]) in text
     assert f"{records['train_test_split']['splits']['train']['tokens_read']:,}" in text
-    assert "13-token windows that training also has" in text and text.count("<svg") == 2
+    assert "windows of 50 characters that training also has" in text and text.count("<svg") == 2
     assert finished.path.name in text and str(finished.path) not in text
     with urllib.request.urlopen(f"{url}/report.html") as answer:
         assert answer.read() == (finished.path / "report.html").read_bytes()

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toolkit.report import fonts
 from toolkit.run.console import shown
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; lines differ in marker too.
@@ -146,7 +147,7 @@ def draw_together(panels: list[Panel], story: Story, title: str) -> Figure:
         draw(axes, story)
         finish(axes, draw)
     words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}  # $ is a path's, or text
-    figure.suptitle(shown(title), fontsize=FONT_SIZE + 1, **words)
+    fonts.show(figure.suptitle(shown(title), fontsize=FONT_SIZE + 1, **words))
     return figure
 
 
@@ -176,6 +177,7 @@ def draw_overlay(histories: dict[str, Entries]) -> Figure:
         finish(axes)
     for text in panels[0].legend(frameon=False).get_texts():
         text.set_parse_math(False)
+        fonts.show(text)
     return figure
 
 

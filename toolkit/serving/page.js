@@ -4,7 +4,8 @@ const form = document.getElementById("form");
 const stop = document.getElementById("stop");
 const problem = document.getElementById("problem");
 const likeliest = document.getElementById("likeliest");
-const facts = new WeakMap(); // of each token's element: what the server says of it
+const facts = new WeakMap(); // of each token's element: what the server says of it, in a list
+const zeroWidth = /^[\p{M}\p{Cf}]+$/u; // marks, joiners: nothing to point at, so part of the token before
 let request = null;
 
 form.addEventListener("submit", (event) => {
@@ -71,13 +72,19 @@ function clear(column, prompt) {
 function show(event) {
   const column = document.getElementById(event.model);
   const text = column.querySelector(".text");
-  if (event.text) {
+  const last = text.lastElementChild;
+  if (event.text && facts.has(last) && zeroWidth.test(event.text)) {
+    last.textContent += event.text;
+    facts.get(last).push(event);
+    const share = facts.get(last).reduce((product, fact) => product * fact.probability, 1);
+    last.style.setProperty("--share", share);
+  } else if (event.text) {
     const token = document.createElement("span");
     token.className = "token";
     token.textContent = event.text;
     token.style.setProperty("--share", event.probability);
     token.tabIndex = text.children.length === 1 ? 0 : -1; // one stop for Tab, then arrow keys
-    facts.set(token, event);
+    facts.set(token, [event]);
     text.append(token);
   }
   if (event.finish === "error") complain("the server failed to generate");
@@ -111,7 +118,9 @@ columns.addEventListener("click", (event) => explain(event.target));
 columns.addEventListener("mouseleave", hide);
 columns.addEventListener("focusout", hide);
 columns.addEventListener("keydown", (event) => {
-  const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  const steps = ["nextElementSibling", "previousElementSibling"];
+  if (getComputedStyle(event.target.parentElement).direction === "rtl") steps.reverse();
+  const step = { ArrowRight: steps[0], ArrowLeft: steps[1] }[event.key];
   const next = step && event.target[step];
   if (facts.has(next)) next.focus();
   if (step) event.preventDefault();
@@ -119,16 +128,19 @@ columns.addEventListener("keydown", (event) => {
 });
 
 function explain(token) {
-  const fact = facts.get(token);
-  if (!fact) return hide();
-  const table = document.createElement("table");
-  table.append(...fact.likeliest.map(row));
-  likeliest.replaceChildren(table);
+  if (!facts.has(token)) return hide();
+  likeliest.replaceChildren(...facts.get(token).map(tableOf));
   likeliest.hidden = false;
   const place = token.getClientRects()[0];
   const room = document.documentElement.clientWidth - likeliest.offsetWidth - 8;
   likeliest.style.left = `${Math.max(8, Math.min(place.left, room)) + scrollX}px`;
   likeliest.style.top = `${place.bottom + 6 + scrollY}px`;
+}
+
+function tableOf(fact) {
+  const table = document.createElement("table");
+  table.append(...fact.likeliest.map(row));
+  return table;
 }
 
 function row([text, share, chosen]) {
