@@ -121,15 +121,16 @@ def test_markup_in_the_corpus_is_shown_as_text(run_copy, tmp_path):
 
 
 CODES = "\x1b[31m \x07 \x08 \x7f \x9b1m \r"  # what a terminal obeys
+GBK = os.fsdecode("第一章".encode("gbk"))
 JOINED = "\u0646\u200c\u0646 \U0001f468\u200d\U0001f469"  # what joins characters is text
 
 
 def test_nothing_that_commands_a_terminal_reaches_terminal_or_pages(run_copy, tmp_path, capfd):
-    """From the corpus, its name, the prompt and the stop text. The name holds another encoding."""
-    corpus = tmp_path / f"x{CODES}{os.fsdecode('第一章'.encode('gbk'))}"
+    """From the corpus, its name, the prompt and the stop text. Names of its files are in GBK."""
+    corpus = tmp_path / f"x{CODES}y"
     corpus.mkdir()
     for number in range(30):
-        (corpus / f"{number}{CODES}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)
+        (corpus / f"{number}{CODES}{GBK}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)
     words = ["--run_dir", run_copy, "--device", "cpu", "--corpus", corpus, "--seed", "7"]
     small = "--from_scratch --n_layer 2 --n_head 2 --n_embd 32 --n_positions 64 --vocab_size 300"
     words += [*small.split(), "--block_size", "32", "--max_steps", "2"]
