@@ -160,6 +160,14 @@ def test_the_verdict_is_sure_only_where_the_interval_leaves_out_zero(gap, span, 
     assert verdict["kind"] == kind and says in verdict["sentence"]
 
 
+def test_noise_is_no_success_whatever_its_loss():
+    results = metrics(0.5, [0.4, 0.6])
+    results["tuned"]["broken_share"] = 0.72
+    verdict = judge(results)
+    assert verdict["kind"] == "unclear" and "worked" not in verdict["sentence"]
+    assert "72% of its samples' characters are broken" in verdict["sentence"]
+
+
 def test_without_a_base_there_is_no_verdict():
     results = metrics(0.5, [0.4, 0.6])
     del results["base"], results["difference"]

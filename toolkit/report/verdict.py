@@ -13,10 +13,10 @@ def judge(metrics: dict[str, Any]) -> dict[str, str]:
 
     A model whose samples are no text is not called better, whatever its loss.
     """
-    verdict = judge_loss(metrics)
     broken = metrics["tuned"].get("broken_share", 0.0)  # earlier versions did not say
     if broken <= broken_text.MOST:
-        return verdict
+        return judge_loss(metrics)
+    verdict = judge_loss(metrics, better="The loss fell")
     kind = "unclear" if verdict["kind"] == "better" else verdict["kind"]
     return {
         "kind": kind,
@@ -26,7 +26,7 @@ def judge(metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def judge_loss(metrics: dict[str, Any]) -> dict[str, str]:
+def judge_loss(metrics: dict[str, Any], better: str = "Training worked") -> dict[str, str]:
     """Return what the test split says.
 
     Better or worse only where the 95% interval of the paired loss difference leaves out zero.
@@ -51,7 +51,7 @@ def judge_loss(metrics: dict[str, Any]) -> dict[str, str]:
     sure = f"loss {-gap:+.3f} nats a token, 95% interval {-span[1]:+.3f} to {-span[0]:+.3f}"
     kind = "better" if span[0] > 0 else "worse" if span[1] < 0 else "unclear"
     says = {
-        "better": "Training worked",
+        "better": better,
         "worse": "Training made the model worse",
         "unclear": "No clear change",
     }
