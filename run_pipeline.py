@@ -25,7 +25,6 @@ from evaluate_model import evaluate_model, read_metrics, summarize
 from generate import converse, generate, read_samples
 from import_modules import import_modules
 from load_gpt2 import load_gpt2, read_gpt2
-from toolkit.run.characters import characters, shortened
 from toolkit.run.command import UserError, command
 from toolkit.run.config_file import read_config_file
 from toolkit.run.console import say
@@ -43,6 +42,7 @@ from visualize_performance import read_report, visualize_performance
 with lazily():
     from toolkit.report.comparison import compare_runs
     from toolkit.report.publishing import publish
+    from toolkit.run.characters import characters, shortened
 
 
 @dataclass

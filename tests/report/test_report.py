@@ -83,7 +83,7 @@ def test_both_reports_say_what_the_records_say(finished, page):
             f"{records['train_test_split']['results']['splits']['train']['tokens_read']:,}" in text
         )
     assert all(metric.definition in markdown for metric in METRICS)
-    shown = page.count('<p class="text">')
+    shown = page.count('<p class="text" ')
     samples = sum(len(s["base"]) + len(s["tuned"]) for s in metrics["samples"])
     passages = len(metrics["passages"]["best"]) + len(metrics["passages"]["worst"])
     assert passages >= 2 and shown == samples + passages

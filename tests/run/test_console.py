@@ -7,7 +7,8 @@ import pytest
 
 from run_pipeline import one_line
 from toolkit.run import console
-from toolkit.run.characters import shortened, width, wrapped
+from toolkit.run.characters import shortened, wrapped
+from toolkit.run.widths import width
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"  # one picture, of three joined
 PERSIAN = "می\u200cرود"

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import zstandard
 
-from toolkit.corpus.encodings import advice, refuse_no_text
 from toolkit.run.command import UserError
 from toolkit.run.files import PROJECT
+from toolkit.run.lazily import lazily
+
+with lazily():
+    from toolkit.corpus.encodings import advice, refuse_no_text
 
 TABLES = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"}
 BINARY = {".parquet", ".arrow"}  # of these: no encoding counts

@@ -12,7 +12,7 @@ from toolkit.model.byte_level_bpe import train_byte_level_bpe
 ENOUGH = 3.0  # bytes a token, as in English with any GPT-2 tokenizer: then nothing is said
 WORTH = 1.5  # how many times as much a tokenizer of the text's own holds, to be advised
 ENTRIES = 4096  # of that: what --from_scratch trains
-SAMPLE = 300_000  # characters
+SAMPLE, FEWEST = 300_000, 10_000  # characters: of less text nothing can be told
 APART = 0.03  # the share of tokens that composed letters spare, to be said
 
 
@@ -41,6 +41,8 @@ def advice_on(
 ) -> list[str]:
     """Return what to tell the user of the tokenizer. `fit`: its bytes a token on the whole text."""
     text, notes = "".join(sample.texts), []
+    if len(text) < FEWEST:
+        return []
     composed = unicodedata.normalize("NFC", text)
     if composed != text:
         spared = 1 - len(encode_text(composed, tokenizer)) / len(encode_text(text, tokenizer))

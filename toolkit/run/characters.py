@@ -1,34 +1,15 @@
-"""Characters as a reader counts them, and how wide they are on a terminal.
-
-width("日本 é")  # 6: two, two, one, one; a mark takes no place of its own
-"""
+"""Characters as a reader counts them, and texts that are cut between them, never within one."""
 
 import textwrap
-import unicodedata
 
-ZERO_WIDTH = ("Mn", "Me", "Cf")
+import regex
+
+from toolkit.run.widths import width
 
 
 def characters(text: str) -> list[str]:
     """Return a text's characters, each with its marks and joiners: one may be many code points."""
-    import regex  # not at the top: step 1 prints before there are libraries
-
     return regex.findall(r"\X", text)
-
-
-def width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    return len(text) if text.isascii() else sum(map(width_of, text))
-
-
-def width_of(letter: str) -> int:
-    if unicodedata.category(letter) in ZERO_WIDTH:
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
-def padded(text: str, columns: int) -> str:
-    return text + " " * (columns - width(text))
 
 
 def shortened(text: str, columns: int) -> str:

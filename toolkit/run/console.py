@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TextIO
 
-from toolkit.run.characters import padded, width
+from toolkit.run.widths import padded, width
 
 # What commands a terminal: C0 but for tab and line feed, DEL, C1; and halves of characters, which
 # names with bytes of another encoding hold, and which cannot be printed. Joiners (U+200C) are text.
