@@ -226,6 +226,13 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     assert browser.run("likeliest.innerText").startswith("<i␣id=evil>")
     assert browser.run("document.querySelectorAll('#evil, .text img, .text b').length") == 0
 
+    for text in ("ب", "\u064e"):  # a mark has no width: it belongs to the token before it
+        told |= {"text": text, "likeliest": [[text, 1, True]]}
+        browser.run(f"show({json.dumps(told)})")
+    browser.run("document.querySelector('#base .token:last-child').focus()")
+    assert browser.run("document.activeElement.textContent") == "ب\u064e"
+    assert browser.run("likeliest.querySelectorAll('table').length") == 2
+
     browser.click("#tuned .token")
     assert browser.run("document.activeElement.className") == "token"
     shown = browser.wait("likeliest.hidden ? '' : likeliest.innerText")
