@@ -32,16 +32,11 @@ with lazily():
 
     from toolkit.blocks.document_stream import DocumentStream
     from toolkit.corpus.columns import Columns
+    from toolkit.corpus.conversations import as_conversation  # noqa: F401 - for who edits `documents`
     from toolkit.corpus.cutting import sample_documents
+    from toolkit.corpus.document import Document, as_document, with_separator
     from toolkit.corpus.hub_datasets import newest_revision
-    from toolkit.corpus.sources import (
-        Document,
-        Reading,
-        as_document,
-        find_sources,
-        read_corpus,
-        with_separator,
-    )
+    from toolkit.corpus.sources import Reading, find_sources, read_corpus
     from toolkit.corpus.tokenized_documents import open_splits, save_splits, tokenize_documents
     from toolkit.corpus.tokenizer_fit import Sample, advice_on
 
@@ -53,7 +48,8 @@ def documents(options: DatasetOptions) -> dict[str, Iterable[Document | str]]:
 
         return {"train": (row["body"] for row in my_database)}
 
-    A `Document` has a name, and may have a completion: then the text is the prompt to it.
+    A `Document` has a name, and may have a completion: then the text is the prompt to it. To learn
+    from conversations, return what `as_conversation` makes of the messages of each.
     """
     return read_corpus(options.corpus, options.reading(), "--corpus")
 
@@ -72,6 +68,14 @@ class DatasetOptions:
     )
     prompt_column: str | None = flag(None, "tables: learn to answer this column ...")
     completion_column: str | None = flag(None, "... with this one; only it is trained on")
+    messages_column: str | None = flag(
+        None,
+        "tables: conversations, lists of messages with role and content (or from and value); the "
+        "assistant's are learned",
+    )
+    speaker: str | None = flag(
+        None, "texts are chats, lines of Name: text; what this one says is learned"
+    )
     completion_separator: str = flag(r"\nTL;DR: ", "what the model sees between the two")
     rows: Literal["auto", "document", "line"] = flag(
         "auto", "a row is a document, or a line of WikiText's articles; auto knows WikiText"
@@ -113,6 +117,7 @@ class DatasetOptions:
             raise ValueError("--prompt_column and --completion_column go together: give both")
         if self.prompt_column and self.text_column:
             raise ValueError("--text_column cannot go with --prompt_column")
+        self.refuse_two_forms()
         if self.document_separator == "":
             raise ValueError("--document_separator must not be empty")
         if self.document_separator and self.is_on_hub():
@@ -129,6 +134,21 @@ class DatasetOptions:
         except LookupError:
             raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
 
+    def refuse_two_forms(self) -> None:
+        """Refuse flags that say two things of what a row or a text is."""
+        forms = {
+            "--messages_column": self.messages_column,
+            "--prompt_column": self.prompt_column,
+            "--speaker": self.speaker,
+        }
+        given = [flag for flag, value in forms.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} cannot go with {given[1]}: give one")
+        if self.messages_column and self.text_column:
+            raise ValueError("--text_column cannot go with --messages_column")
+        if self.speaker is not None and not self.speaker.strip(" :"):
+            raise ValueError("--speaker must be a name")
+
     def is_on_hub(self) -> bool:
         return self.corpus[0].startswith(HUB_PREFIX)
 
@@ -143,10 +163,21 @@ class DatasetOptions:
 
     def reading(self) -> Reading:
         separator = self.document_separator and self.document_separator.replace("\\n", "\n")
-        columns = Columns(self.text_column, self.prompt_column, self.completion_column)
-        return Reading(
-            columns, self.rows, separator, self.encoding, self.streaming, note=self.notes.append
+        columns = Columns(
+            self.text_column, self.prompt_column, self.completion_column, self.messages_column
         )
+        return Reading(
+            columns,
+            self.rows,
+            separator,
+            self.encoding,
+            self.streaming,
+            note=self.notes.append,
+            speaker=self.speaker and self.speaker.strip(" :"),
+        )
+
+    def conversations(self) -> bool:
+        return self.messages_column is not None or self.speaker is not None
 
 
 def create_dataset(
@@ -173,7 +204,9 @@ def create_dataset(
             fit, loaded = bytes_a_token_of(accounts), run.results("load_gpt2")
             if not loaded.get("tokenizer_to_train"):  # else it is bytes, up to step 5
                 options.notes += advice_on(sample, fit, tokenizer, loaded["n_positions"])
-        step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
+        learned_alone = options.prompt_column is not None or options.conversations()
+        step.results |= {"splits": accounts, "completions": learned_alone}
+        step.results["conversations"] = options.conversations()
         step.measured["num_proc"] = options.num_proc
         step.results["notes"] = step.notes = options.notes
         step.summary = summarize(accounts, options)
@@ -192,6 +225,11 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
             raise UserError(f"{run.path}: the stream's input files changed; run: {mend}")
         return stream_documents(options, lambda: read_tokenizer(run), record["results"]["revision"])
     return open_splits(run.artifact("create_dataset", "documents"))
+
+
+def is_on_conversations(run: RunDirectory) -> bool:
+    """Tell whether a run learns from conversations; records of earlier versions do not say."""
+    return run.results("create_dataset").get("conversations", False)
 
 
 def tokenize_corpus(
@@ -224,9 +262,10 @@ def tokenize_corpus(
 def prepared(document: Document, options: DatasetOptions) -> Document:
     """Return a document as it is tokenized: composed, if asked for, and with its separator."""
     if options.normalize == "nfc":
-        completion = document.completion and unicodedata.normalize("NFC", document.completion)
-        text = unicodedata.normalize("NFC", document.text)
-        document = document._replace(text=text, completion=completion)
+        text, *rest = (unicodedata.normalize("NFC", part) for part in document.parts)
+        completion, *more = rest or [None]
+        more = None if document.more is None else tuple(more)
+        document = document._replace(text=text, completion=completion, more=more)
     return with_separator(document, options.separator())
 
 
@@ -241,7 +280,7 @@ def stream_documents(
         find=lambda: find_sources(options.corpus, reading, "--corpus"),
         open_tokenizer=open_tokenizer,
         prepare=lambda document: prepared(document, options),
-        completions=options.prompt_column is not None,
+        completions=options.prompt_column is not None or options.conversations(),
         num_proc=options.num_proc,
     )
 

@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
@@ -23,6 +24,7 @@ from toolkit.run.run_directory import RunDirectory
 from toolkit.run.source import source_of
 from toolkit.run.start import parse
 from toolkit.scoring import broken_text
+from toolkit.writing.sampling import EXAMINED
 from train_model import read_tuned
 from train_test_split import read_own_tokenizer, read_splits, read_test_text
 
@@ -47,6 +49,7 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.writing.chat import answering
 
 
 @dataclass
@@ -131,8 +134,10 @@ def set_up(
         )
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
+    sampling = answering(EXAMINED) if is_on_conversations(run) else EXAMINED
     window = run.results("train_test_split").get("window_tokens")
-    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed, window)
+    given = (test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+    return Examination(*given, sampling, window)
 
 
 def refuse_long_stride(stride: int, longest: int) -> None:

@@ -42,6 +42,7 @@ from visualize_performance import read_report, visualize_performance
 with lazily():
     from toolkit.report.comparison import compare_runs
     from toolkit.report.publishing import publish
+    from toolkit.report.samples_page import endings
     from toolkit.run.characters import characters, shortened
 
 
@@ -231,8 +232,9 @@ def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: Run
     say(f"result    {summarize(metrics)}")
     prompt = samples[0]["prompt"]
     prompt = prompt if len(prompt) < 80 else "".join(characters(prompt)[-60:])
-    say(f"before    {one_line(prompt + samples[0]['base'][0])}")
-    say(f"after     {one_line(prompt + samples[0]['tuned'][0])}")
+    for title, name in (("before", "base"), ("after", "tuned")):
+        text, ending = samples[0][name][0], endings(samples[0], name)[0]
+        say(f"{title:<10}{one_line(prompt + text)}{f' [{ending}]' if ending else ''}")
     say(f"model     {run.path / 'model'}  (more samples: {run.path / 'samples.md'})")
 
 

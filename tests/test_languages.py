@@ -49,7 +49,7 @@ def test_a_prompt_is_how_a_document_begins_and_ends_with_a_whole_character(
 ):
     blocks = blocks_of(tokenizer, tmp_path, script.other, f"{script.one}\n{script.other}", "x" * 99)
     found = openings(blocks, tokenizer, count=1)
-    assert found == ([script.opening], "Openings of test documents")
+    assert found == ([(script.opening,)], "Openings of test documents")
     characters = regex.findall(r"\X", script.one)
     assert "".join(characters[: len(regex.findall(r"\X", script.opening))]) == script.opening
 
@@ -59,7 +59,7 @@ def test_of_one_text_without_an_opening_passages_are_continued(tokenizer, tmp_pa
     text = script.other * 3
     prompts, source = openings(blocks_of(tokenizer, tmp_path, text), tokenizer)
     assert source == "Passages of the test text"
-    assert prompts and all(prompt and prompt in text for prompt in prompts)
+    assert prompts and all(prompt and prompt in text for (prompt,) in prompts)
 
 
 @scripts

@@ -6,8 +6,8 @@ from datasets import DatasetDict
 
 from tests.scripts import SCRIPTS
 from toolkit.blocks.own_tokenizer import in_own_tokens
-from toolkit.blocks.splitting import prompt_lengths, split_documents
-from toolkit.corpus.sources import Document
+from toolkit.blocks.splitting import learned_in, split_documents
+from toolkit.corpus.document import Document
 from toolkit.corpus.tokenized_documents import tokenize_documents
 from toolkit.corpus.tokenizing import encode_text
 from toolkit.model.byte_level_bpe import SMALLEST, train_byte_level_bpe
@@ -67,8 +67,23 @@ def test_of_examples_the_prompts_stay_prompts(split):
     order, (tokenizer, documents, parts, _) = split(
         [Document(str(number), *pair) for number, pair in enumerate(pairs)], completions=True
     )
-    prompts = prompt_lengths(documents, parts)
+    learned = learned_in(documents, parts)
     for name, part in parts.items():
-        for number, ids, start in zip(order[name], part, prompts[name], strict=True):
+        for number, ids, (start, end) in zip(order[name], part, learned[name], strict=True):
             assert tokenizer.decode(ids[:start]) == pairs[number][0]
-            assert tokenizer.decode(ids[start:-1]) == pairs[number][1]
+            assert tokenizer.decode(ids[start : end - 1]) == pairs[number][1] and end == len(ids)
+
+
+def test_of_conversations_the_turns_stay_turns(split):
+    talks = [
+        Document(str(number), "", "", ("User: " + script.one, script.other, "User: ok", "fine"))
+        for number, script in enumerate(SCRIPTS.values())
+    ]
+    order, (tokenizer, documents, parts, _) = split(talks, completions=True)
+    learned = learned_in(documents, parts)
+    for name, part in parts.items():
+        for number, ids, stretches in zip(order[name], part, learned[name], strict=True):
+            texts = [tokenizer.decode(turn) for turn in np.split(ids, stretches[:-1].astype(int))]
+            end = tokenizer.eos_token
+            turns = talks[number].parts
+            assert texts == ["", "", turns[2], turns[3] + end, turns[4], turns[5] + end]

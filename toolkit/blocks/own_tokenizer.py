@@ -13,8 +13,8 @@ from datasets import DatasetDict
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.blocks.holding_out import Selection
-from toolkit.blocks.splitting import column_of, source_of
-from toolkit.corpus.sources import Document
+from toolkit.blocks.splitting import learned_in, source_of
+from toolkit.corpus.document import Document
 from toolkit.corpus.token_text import lengths_of_entries
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
 from toolkit.model.byte_level_bpe import train_byte_level_bpe
@@ -37,7 +37,7 @@ def in_own_tokens(
     of the returned documents, in its order. `entries`: the most that the tokenizer may have.
     """
     texts = texts_of_parts(documents, parts, of_bytes, completions)
-    train = (piece for text in texts["train"]() for piece in text[1:] if piece)
+    train = (piece for document in texts["train"]() for piece in document.parts if piece)
     tokenizer = train_byte_level_bpe(train, entries, of_bytes.model_max_length)
     splits, own, accounts = {}, {}, {}
     for name, read in texts.items():
@@ -80,15 +80,15 @@ def texts_of_part(
     completions: bool,
     name: str,
 ) -> Iterator[Document]:
-    source, part = source_of(documents, name), parts[name]
-    prompts = column_of(source, "prompt_tokens")
-    for number, ids in zip(part.order, part, strict=True):
-        title, start = source[int(number)]["name"], int(prompts[number])
+    source, learned = source_of(documents, name), learned_in(documents, parts)[name]
+    for number, ids, stretches in zip(learned.order, parts[name], learned, strict=True):
+        cuts = stretches[:-1].astype(int) if completions else []
+        texts = [of_bytes.decode(piece, skip_special_tokens=True) for piece in np.split(ids, cuts)]
+        title = source[int(number)]["name"]
         if completions:
-            text, completion = of_bytes.decode(ids[:start]), of_bytes.decode(ids[start:-1])
-            yield Document(title, text, completion)
+            yield Document(title, texts[0], texts[1], tuple(texts[2:]) or None)
         else:
-            yield Document(title, of_bytes.decode(ids[:-1]))
+            yield Document(title, texts[0])
 
 
 def account_of(tokenizer: PreTrainedTokenizerFast, made: Account, asked: int) -> dict[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from transformers import PreTrainedTokenizerFast
 
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.corpus.tokenizing import encode_text
 from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
@@ -26,7 +26,7 @@ class Sample:
     def of(self, documents: Iterable[Document]) -> Iterator[Document]:
         for document in documents:
             if self.size < SAMPLE:
-                text = document.text + (document.completion or "")
+                text = "".join(document.parts)
                 self.texts.append(text[: SAMPLE - self.size])
                 self.size += len(text)
             yield document

@@ -13,6 +13,7 @@ from toolkit.report.copying_table import copying_rows
 from toolkit.report.language import language_of
 from toolkit.report.markdown import fenced, in_code, plain
 from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
+from toolkit.report.samples_page import endings
 from toolkit.report.verdict import judge, judge_copying
 from toolkit.run.console import shown
 from toolkit.run.options import as_command
@@ -42,6 +43,8 @@ ACCOUNT = {
     "padding_tokens": "padding beside them",
     "tokens_left_over": "tokens left over (less than a block)",
     "examples_dropped_too_long": "examples dropped (longer than a block)",
+    "conversations_shortened": "conversations without their oldest turns (longer than a block)",
+    "answers_left_out": "answers in these turns",
     "tokens_dropped_too_long": "tokens dropped with them",
 }
 
@@ -61,6 +64,7 @@ def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
         finalize=without_commands,
     )
     environment.filters |= {"plain": plain, "in_code": in_code, "language": language_of}
+    environment.globals["endings"] = endings
     environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
     return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
 
@@ -88,7 +92,7 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (
-            f"{sampled['from']}, continued by both models with the same seeds: "
+            f"{opened_by(results, sampled['from'])} by both models with the same seeds: "
             f"temperature {EXAMINED.temperature:g}, top-p {EXAMINED.top_p:g}, top-k "
             f"{EXAMINED.top_k}, up to {sampled['tokens']} tokens."
         ),
@@ -98,6 +102,12 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         **setting_facts(records, results),
         **machine_facts(records),
     }
+
+
+def opened_by(results: dict[str, dict[str, Any]], source: str) -> str:
+    if results["create_dataset"].get("conversations"):
+        return "First messages of test conversations, answered"
+    return f"{source}, continued"
 
 
 def title_of(records: dict[str, dict[str, Any]]) -> str:

@@ -10,14 +10,18 @@ from transformers import PreTrainedTokenizerFast
 from toolkit.run.characters import characters
 
 OPENINGS, WORDS = 3, 5  # how many prompts, and how long they are at most
+TURNS = 3  # of a conversation that are answered, at most
 LONGEST, UNSPACED = 40, 20  # in characters; of a line whose first word is longer than LONGEST
 TOKENS = 4 * LONGEST  # a character has four bytes at most, and a token one at least
 
 
 class Openings(NamedTuple):
-    """Prompts, and in words what they are. None is empty, unless all of the test split is blank."""
+    """Prompts, each alone in a tuple, or what others say in a conversation; and what they are.
 
-    prompts: list[str]
+    None is empty, unless all of the test split is blank.
+    """
+
+    prompts: list[tuple[str, ...]]
     source: str
 
 
@@ -25,21 +29,28 @@ def openings(
     blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS
 ) -> Openings:
     """Return up to `count` openings of documents; of examples, prompts; of one text, passages."""
-    if "length" in blocks.column_names:
+    if "learned" in blocks.column_names:
         rows = blocks.select(range(min(count, len(blocks))))
-        ids = [row["input_ids"][: int(row["prompt_tokens"])] for row in rows]
-        return Openings(list(map(tokenizer.decode, ids)), "Prompts of test examples")
-    found: list[str] = []
+        return Openings([given_in(row, tokenizer) for row in rows], "Prompts of test examples")
+    found: list[tuple[str, ...]] = []
     for text in beginnings(blocks, tokenizer):
         line, end, _ = text.partition("\n")
         prompt = opening_of(line)
         if prompt and (end or len(line) > len(prompt)):  # else nothing is left to be continued
-            found.append(prompt)
+            found.append((prompt,))
         if len(found) == count:
             break
     if found:
         return Openings(found, "Openings of test documents")
-    return Openings(passages(blocks, tokenizer, count) or [""], "Passages of the test text")
+    texts = passages(blocks, tokenizer, count) or [""]
+    return Openings([(text,) for text in texts], "Passages of the test text")
+
+
+def given_in(row: dict[str, np.ndarray], tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+    """Return what is given in an example: its prompt, or of a conversation what others say."""
+    ends = [0, *map(int, row["learned"][:-1])][: 2 * TURNS]
+    spans = zip(ends[::2], ends[1::2], strict=True)
+    return tuple(tokenizer.decode(row["input_ids"][begin:end]) for begin, end in spans)
 
 
 def opening_of(line: str) -> str:

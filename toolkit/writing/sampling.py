@@ -14,7 +14,8 @@ with lazily():
 
     from toolkit.corpus.tokenizing import encode_text
 
-USUAL_NEW_TOKENS = 100  # where nobody says how many, and the model has room for them
+SHORTEST_USUAL, LONGEST_USUAL = 40, 300  # new tokens, where nobody says how many
+MOST_SEED = 2**32 - 1
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
 
@@ -46,6 +47,18 @@ def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
     return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
 
 
+def usual_new_tokens(split: dict[str, Any], positions: int) -> int:
+    """Return how long a continuation may become where nobody says: half as long again as a text.
+
+    `split`: step 5's results. Of examples what counts is all that is learned of one.
+    """
+    account = split["splits"]["test"]
+    learned = account.get("tokens_learned", account["tokens_read"])
+    suiting = math.ceil(1.5 * learned / max(1, account["documents"]) / 10) * 10
+    longest = min(LONGEST_USUAL, 3 * positions // 4)
+    return max(min(SHORTEST_USUAL, longest), min(suiting, longest))
+
+
 def require_possible(settings: Any, prefix: str = "") -> None:
     """Raise ValueError, naming the setting, unless all settings make sense.
 
@@ -71,6 +84,11 @@ def require_possible(settings: Any, prefix: str = "") -> None:
             f"{prefix}temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}, "
             f"got {settings.temperature}"
         )
+    if settings.temperature == 0 and settings.num_samples > 1:
+        raise ValueError(
+            f"{prefix}temperature 0 is greedy: it has one answer, so {prefix}num_samples must be "
+            f"1, got {settings.num_samples}"
+        )
     if not 0 < settings.top_p <= 1:
         raise ValueError(f"{prefix}top_p must lie above 0 and up to 1, got {settings.top_p}")
     if not all(settings.stop or ()):
@@ -85,12 +103,10 @@ def prompt_ids(
     return all_prompt_ids(prompt, tokenizer)[new_tokens - positions :]
 
 
-def require_room(new_tokens: int, positions: int) -> None:
+def require_room(new_tokens: int, positions: int, name: str = "--max_new_tokens") -> None:
     """Refuse continuations that leave no room for a prompt."""
     if new_tokens >= positions:
-        raise UserError(
-            f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
-        )
+        raise UserError(f"{name} {new_tokens}: the model has {positions} positions; ask for fewer")
 
 
 def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
