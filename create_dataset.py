@@ -299,7 +299,7 @@ def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> s
     dropped = total["empty_documents_dropped"]
     note = f" ({count(dropped, 'document')} dropped: empty)" if dropped else ""
     documents = count(total["documents"], "document")
-    fit = f"{total['tokens']:,} tokens of {bytes_a_token_of(accounts):.1f} bytes"
+    fit = f"{count(total['tokens'], 'token')} of {bytes_a_token_of(accounts):.1f} bytes"
     return f"{documents}, {fit} from {corpus}{own}{note}"
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from create_dataset import read_documents
 from load_gpt2 import read_tokenizer
 from toolkit.run.command import UserError, command
+from toolkit.run.console import count
 from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
@@ -203,13 +204,15 @@ def summarize_blocks(results: dict[str, Any]) -> str:
             notes.append(f"{total:,} {what}")
     copies = results["copies"].values()
     if dropped := sum(account["documents_dropped"] for account in copies):
-        notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
+        notes.append(f"{count(dropped, 'document')} dropped: copies of held-out ones")
     if kept := sum(account["short_copies_kept"] for account in copies):
-        notes.append(f"{kept:,} short documents also stand in a held-out split")
+        stand = "stand" if kept > 1 else "stands"
+        notes.append(f"{count(kept, 'short document')} also {stand} in a held-out split")
     near = {k: account["documents"] for k, account in (results["near_copies"] or {}).items()}
     if sum(near.values()):
-        counted = " and ".join(f"{count:,} {name}" for name, count in near.items() if count)
-        notes.append(f"{counted} documents share half or more of their windows with train")
+        counted = " and ".join(f"{number:,} {name}" for name, number in near.items() if number)
+        half = "documents share" if sum(near.values()) > 1 else "document shares"
+        notes.append(f"{counted} {half} half or more of the windows with train")
     if (share := results["test_windows_in_train"]) is not None:
         notes.append(leak_of(share))
     held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
@@ -220,7 +223,7 @@ def summarize_blocks(results: dict[str, Any]) -> str:
             f"the stream, {held_out} "
             f"({where if stream['documents_read'] else ''}{'; '.join(notes)})"
         )
-    blocks = f"{counts['train']:,} training blocks of {size} tokens, "
+    blocks = f"{count(counts['train'], 'training block')} of {size} tokens, "
     if examples:
         blocks = (
             f"{counts['train']:,} training examples in rows of {size} tokens: "
