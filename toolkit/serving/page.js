@@ -3,6 +3,10 @@
 const form = document.getElementById("form");
 const stop = document.getElementById("stop");
 const problem = document.getElementById("problem");
+const note = document.getElementById("note");
+const settings = document.getElementById("settings");
+const columns = document.querySelector(".columns");
+const isNarrow = matchMedia("(max-width: 36rem)").matches; // a phone: the answers come first
 const likeliest = document.getElementById("likeliest");
 const facts = new WeakMap(); // of each token's element: what the server says of it, in a list
 const zeroWidth = /^[\p{M}\p{Cf}]+$/u; // marks, joiners: nothing to point at, so part of the token before
@@ -10,6 +14,7 @@ const chat = "chat" in form.dataset; // the models have learned from conversatio
 const columnOf = (model) => document.getElementById(model);
 let talks = {}; // what each model was told, and has answered
 let request = null;
+settings.open = !isNarrow;
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -42,6 +47,7 @@ async function generate() {
     asked[field.name] = number ? (field.value === "" ? null : Number(field.value)) : field.value;
   }
   complain("");
+  note.textContent = "";
   hide();
   request = new AbortController();
   busy(true);
@@ -55,6 +61,7 @@ async function generate() {
     });
     if (!answer.ok) throw new Error((await answer.json()).error.message);
     for (const column of document.querySelectorAll(".columns .card")) begin(column, asked);
+    if (isNarrow && !chat) columns.scrollIntoView();
     for await (const line of linesOf(answer.body)) show(JSON.parse(line));
   } catch (error) {
     if (error.name === "AbortError") end("stopped");
@@ -101,6 +108,7 @@ function begin(column, asked) {
 }
 
 function show(event) {
+  if (event.note) return (note.textContent = event.note);
   const column = columnOf(event.model);
   const text = column.querySelector(".text");
   const last = text.lastElementChild;
@@ -108,13 +116,13 @@ function show(event) {
   if (event.text && facts.has(last) && zeroWidth.test(event.text)) {
     last.textContent += event.text;
     facts.get(last).push(event);
-    const share = facts.get(last).reduce((product, fact) => product * fact.probability, 1);
-    last.style.setProperty("--share", share);
+    const joint = facts.get(last).reduce((product, fact) => product * fact.probability, 1);
+    last.style.setProperty("--surprising", surprising(joint));
   } else if (event.text) {
     const token = document.createElement("span");
     token.className = "token";
     token.textContent = event.text;
-    token.style.setProperty("--share", event.probability);
+    token.style.setProperty("--surprising", surprising(event.probability));
     token.tabIndex = text.children.length === 1 ? 0 : -1; // one stop for Tab, then arrow keys
     facts.set(token, [event]);
     text.append(token);
@@ -123,6 +131,10 @@ function show(event) {
   const why = { stop: "ended", length: "the limit", error: "failed" }[event.finish];
   const ending = event.tokens || !why ? `${event.tokens} tokens, ${why}` : "ended at once: no text";
   if (why) column.querySelector(".end").textContent = ending;
+}
+
+function surprising(probability) {
+  return Math.min(1, Math.max(0, -Math.log10(probability) / 3)); // 0 of what was certain, 1 from a thousandth on
 }
 
 function end(why) {
@@ -138,18 +150,22 @@ function busy(working) {
 
 function complain(message) {
   problem.textContent = message;
-  form.elements[message.split(/[ :]/)[0]]?.setAttribute("aria-invalid", "true");
+  const field = form.elements[message.split(/[ :]/)[0]];
+  field?.setAttribute("aria-invalid", "true");
+  if (field?.closest("details")) settings.open = true;
   if (message) end("");
 }
 
 // The likeliest tokens, for the mouse, the finger and the keyboard
 
-const columns = document.querySelector(".columns");
-columns.addEventListener("mouseover", (event) => explain(event.target));
+// A finger, too, hovers for a moment and is gone: only a mouse shows by hovering, and hides by leaving.
+const byMouse = (act) => (event) => event.pointerType === "mouse" && act(event.target);
+columns.addEventListener("pointerover", byMouse(explain));
+columns.addEventListener("pointerleave", byMouse(hide));
 columns.addEventListener("focusin", (event) => explain(event.target));
 columns.addEventListener("click", (event) => explain(event.target));
-columns.addEventListener("mouseleave", hide);
 columns.addEventListener("focusout", hide);
+document.addEventListener("click", (event) => columns.contains(event.target) || hide());
 columns.addEventListener("keydown", (event) => {
   const steps = ["nextElementSibling", "previousElementSibling"];
   if (getComputedStyle(event.target.parentElement).direction === "rtl") steps.reverse();
@@ -167,7 +183,9 @@ function explain(token) {
   const place = token.getClientRects()[0];
   const room = document.documentElement.clientWidth - likeliest.offsetWidth - 8;
   likeliest.style.left = `${Math.max(8, Math.min(place.left, room)) + scrollX}px`;
-  likeliest.style.top = `${place.bottom + 6 + scrollY}px`;
+  const below = place.bottom + 6;
+  const fits = below + likeliest.offsetHeight < innerHeight;
+  likeliest.style.top = `${(fits ? below : place.top - 6 - likeliest.offsetHeight) + scrollY}px`;
 }
 
 function tableOf(fact) {
