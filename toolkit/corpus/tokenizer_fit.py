@@ -11,7 +11,7 @@ from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
 ENOUGH = 3.0  # bytes a token, as in English with any GPT-2 tokenizer: then nothing is said
 WORTH = 1.5  # how many times as much a tokenizer of the text's own holds, to be advised
-ENTRIES = 4096  # of that: what --from_scratch trains
+ENTRIES = 4096  # of that, where the tokenizer has as many: what --from_scratch trains
 SAMPLE, FEWEST = 300_000, 10_000  # characters: of less text nothing can be told
 APART = 0.03  # the share of tokens that composed letters spare, to be said
 
@@ -65,5 +65,6 @@ def advice_on(
 def of_its_own(text: str, tokenizer: PreTrainedTokenizerFast) -> float:
     """Return how many times as much text a token would hold, on a part that was not trained on."""
     cut = len(text) * 4 // 5
-    own = train_byte_level_bpe([text[:cut]], ENTRIES, tokenizer.model_max_length)
+    entries = min(ENTRIES, len(tokenizer))
+    own = train_byte_level_bpe([text[:cut]], entries, tokenizer.model_max_length)
     return bytes_a_token(text[cut:], own) / bytes_a_token(text[cut:], tokenizer)
