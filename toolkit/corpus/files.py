@@ -1,5 +1,7 @@
 """The files that a corpus flag names, and the text in them, read in chunks: memory stays flat."""
 
+from __future__ import annotations
+
 import codecs
 import glob
 import gzip
