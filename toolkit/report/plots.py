@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 
 from toolkit.run.console import shown
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; lines differ in marker too.
+# Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa4499"
 INK = "#222222"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#e69f00", "#56b4e9", "#666666")
-MARKERS = "os^Dvp*"
 FONT_SIZE = 11  # still read when the picture is shown at half its size
 
 Entries = list[dict[str, float]]
@@ -84,7 +82,8 @@ def draw_perplexities(axes: Axes, story: Story) -> None:
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)) if wide else ticker.MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_title("Test perplexity, with 95% intervals", loc="left")
+    known = any(figures.get("intervals") for _, figures in models)
+    axes.set_title("Test perplexity" + (", with 95% intervals" if known else ""), loc="left")
 
 
 def draw_learning_rate(axes: Axes, story: Story) -> None:
@@ -145,8 +144,7 @@ def draw_together(panels: list[Panel], story: Story, title: str) -> Figure:
         axes = figure.add_subplot(grid[place // 2, slice(None) if alone else place % 2])
         draw(axes, story)
         finish(axes, draw)
-    words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}  # $ is a path's, or text
-    figure.suptitle(shown(title), fontsize=FONT_SIZE + 1, **words)
+    above(figure, title)
     return figure
 
 
@@ -159,24 +157,11 @@ def draw_alone(draw: Panel, story: Story) -> str:
     return as_svg(figure)
 
 
-def draw_overlay(histories: dict[str, Entries]) -> Figure:
-    """Return validation and training loss of all runs, a colour and a marker a run."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, title in zip(
-        panels, ("eval_loss", "loss"), ("Validation loss", "Training loss"), strict=True
-    ):
-        for number, (folder, history) in enumerate(histories.items()):
-            points = [(entry["step"], entry[key]) for entry in history if key in entry]
-            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": shown(folder)}
-            if key == "eval_loss":
-                style["marker"] = MARKERS[number % len(MARKERS)]
-            axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
-        axes.set_title(f"{title} (nats per token)", loc="left")
-        finish(axes)
-    for text in panels[0].legend(frameon=False).get_texts():
-        text.set_parse_math(False)
-    return figure
+def above(figure: Figure, text: str) -> None:
+    """Write text over all panels, wrapped; $ is a part of a path or text, no formula."""
+    words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}
+    if text:
+        figure.suptitle(shown(text), fontsize=FONT_SIZE + 1, **words)
 
 
 def finish(axes: Axes, draw: Panel | None = None) -> None:

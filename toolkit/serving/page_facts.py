@@ -12,7 +12,7 @@ from toolkit.report.plots import (
     draw_perplexities,
     panels_of,
 )
-from toolkit.report.report import data_facts, for_page, title_of
+from toolkit.report.report import data_facts, for_page, notes_on, title_of
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.steps import STEPS
@@ -56,6 +56,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
             for name, (title, step, least) in CONTROLS.items()
         ],
         "plots": [for_page(draw_alone(draw, story)) for draw in panels],
+        "notes": notes_on(results),
         "missing": [
             f"{what}; do this, then serve again: {why}" for what, why in missing.items() if why
         ],
