@@ -225,6 +225,7 @@ BAD_VALUES = [
     ("generate", "--push_to_hub a/b", "--push_to_hub a/b: HF_HUB_OFFLINE forbids the network"),
     ("generate", "--push_to_hub a/b --serve", "--push_to_hub ends by itself"),
     ("generate", "--port 70000", "--port must lie between 0 and 65535, got 70000"),
+    ("generate", "--allow_origin a.example", "--allow_origin a.example: write it as browsers do"),
     ("generate", "--min_p 1.5", "--min_p must be at most 1, got 1.5"),
     ("generate", "--repetition_penalty 0", "--repetition_penalty must be at least 0.01, got 0.0"),
     ("generate", "--stop=", "--stop must not be empty"),

@@ -7,10 +7,10 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.figure import Figure
 
-from toolkit.report.plots import BLUE, GREEN, PURPLE, VERMILION, Entries, above, finish
+from toolkit.report.plots import BLUE, GREEN, GREY, PURPLE, VERMILION, Entries, above, finish
 from toolkit.run.console import shown
 
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "#e69f00", "#56b4e9", "#666666")
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "#e69f00", "#56b4e9", GREY)
 MARKERS, DASHES = "os^Dvp*", ("-", "--", ":", "-.")
 
 

@@ -11,7 +11,7 @@ from toolkit.blocks.window_hash import WINDOW
 from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
 from toolkit.report.markdown import WIDTH, fenced, in_code, plain
-from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
+from toolkit.report.plots import AFTER, BEFORE, INK, TRAINING, VALIDATION
 from toolkit.report.samples_page import endings
 from toolkit.report.verdict import judge, judge_copying
 from toolkit.run.console import count, shown, size
@@ -23,10 +23,10 @@ from toolkit.scoring.rouge import rouge_table
 from toolkit.writing.sampling import EXAMINED
 
 PAGE_COLOURS = {
-    BLUE: "var(--blue)",
-    VERMILION: "var(--vermilion)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
+    TRAINING: "var(--training)",
+    VALIDATION: "var(--validation)",
+    BEFORE: "var(--before)",
+    AFTER: "var(--after)",
     INK: "currentColor",
 }
 NAMED = 3  # near-copies that the report lists by name; the record lists more
