@@ -133,6 +133,7 @@ BAD_VALUES = [
     ("train_test_split", "--block_size 1", "--block_size must be above 1, got 1"),
     ("train_test_split", "--block_size 65", "--block_size 65 is beyond the model's 64 positions"),
     ("configure_trainer", "--num_train_epochs 0", "--num_train_epochs must be above 0"),
+    ("configure_trainer", "--max_minutes 0", "--max_minutes must be above 0"),
     ("configure_trainer", "--max_steps -1", "--max_steps must be above 0"),
     ("configure_trainer", "--max_steps 2 --num_train_epochs 2", "give one"),
     ("configure_trainer", "--per_device_train_batch_size 0", "--per_device_train_batch_size"),

@@ -24,10 +24,10 @@ from toolkit.run.console import duration
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training import pace as training_pace
 from toolkit.training import plan, preflight, trackers
-from toolkit.training.checkpoints import find_checkpoint
 from toolkit.training.compute_rate import training_operations_per_token
 from toolkit.training.learning_rate_trials import pick_learning_rate
 from toolkit.training.log_history import read_log
+from toolkit.training.manifest import what_is_broken
 from toolkit.training.plan import how_validation_went, make_plan, seconds_left
 from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.training.trainer import PipelineTrainer
@@ -169,7 +169,8 @@ def test_operations_per_token_follow_what_is_trained():
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_running_out_of_memory_says_what_to_do_and_loses_nothing(run_copy, monkeypatch, error):
-    configure_trainer.main(["--run_dir", str(run_copy), "--max_steps", "8", "--eval_steps", "2"])
+    words = "--max_steps 8 --eval_steps 2 --weight_decay 0".split()  # not the one that is there
+    configure_trainer.main(["--run_dir", str(run_copy), *words])
     loss, calls = PipelineTrainer.compute_loss, []
 
     def out_of_memory(*args, **kwargs):
@@ -310,7 +311,7 @@ def test_divergence_stops_training_and_keeps_the_best_checkpoint(run, tmp_path, 
         UserError, match="diverged at step 3 .* lower --learning_rate.*checkpoint-2"
     ):
         trainer.train()
-    assert find_checkpoint(tmp_path / "checkpoints", "", str(tmp_path / "checkpoints/checkpoint-2"))
+    assert what_is_broken(tmp_path / "checkpoints/checkpoint-2") is None
 
 
 def test_the_automatic_learning_rate_is_the_best_of_its_trials(run_copy):
@@ -361,7 +362,7 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
     monkeypatch.setattr(PipelineTrainer, "evaluate", lambda *_: evaluated.append(1))
 
     def make_trainer(plan):
-        trainer = trainer_for(run, tmp_path, max_steps=4)
+        trainer = trainer_for(run, tmp_path, max_steps=4, trainer=["eval_on_start=true"])
         step = trainer.training_step
         trainer.training_step = lambda *given: (os.kill(os.getpid(), signal.SIGINT), step(*given))[
             1
@@ -370,7 +371,8 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
 
     with pytest.raises(KeyboardInterrupt):
         pick_learning_rate(make_trainer, plan_of_four, read_splits(run)["test"])
-    assert signal.getsignal(signal.SIGINT) == before and not evaluated
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not evaluated and not list(tmp_path.glob("checkpoints/*"))
 
     def diverging(plan):
         trainer = trainer_for(run, tmp_path, max_steps=4)

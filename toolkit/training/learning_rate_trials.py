@@ -42,6 +42,7 @@ def pick_learning_rate(
         trainer = make_trainer({**short, "learning_rate": rate})
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.args.eval_strategy = IntervalStrategy.NO
+        trainer.args.eval_on_start = trainer.interruption.saves = False
         try:
             trainer.train()
             if trainer.interruption.came:
