@@ -31,16 +31,11 @@ with lazily():
 
     from toolkit.blocks.document_stream import DocumentStream
     from toolkit.corpus.columns import Columns
+    from toolkit.corpus.conversations import as_conversation  # noqa: F401 - for who edits `documents`
     from toolkit.corpus.cutting import sample_documents
+    from toolkit.corpus.document import Document, as_document, with_separator
     from toolkit.corpus.hub_datasets import newest_revision
-    from toolkit.corpus.sources import (
-        Document,
-        Reading,
-        as_document,
-        find_sources,
-        read_corpus,
-        with_separator,
-    )
+    from toolkit.corpus.sources import Reading, find_sources, read_corpus
     from toolkit.corpus.tokenized_documents import open_splits, save_splits, tokenize_documents
 
 
@@ -51,7 +46,8 @@ def documents(options: DatasetOptions) -> dict[str, Iterable[Document | str]]:
 
         return {"train": (row["body"] for row in my_database)}
 
-    A `Document` has a name, and may have a completion: then the text is the prompt to it.
+    A `Document` has a name, and may have a completion: then the text is the prompt to it. To learn
+    from conversations, return what `as_conversation` makes of the messages of each.
     """
     return read_corpus(options.corpus, options.reading(), "--corpus")
 
@@ -70,6 +66,14 @@ class DatasetOptions:
     )
     prompt_column: str | None = flag(None, "tables: learn to answer this column ...")
     completion_column: str | None = flag(None, "... with this one; only it is trained on")
+    messages_column: str | None = flag(
+        None,
+        "tables: conversations, lists of messages with role and content (or from and value); the "
+        "assistant's are learned",
+    )
+    speaker: str | None = flag(
+        None, "texts are chats, lines of Name: text; what this one says is learned"
+    )
     completion_separator: str = flag(r"\nTL;DR: ", "what the model sees between the two")
     rows: Literal["auto", "document", "line"] = flag(
         "auto", "a row is a document, or a line of WikiText's articles; auto knows WikiText"
@@ -108,6 +112,7 @@ class DatasetOptions:
             raise ValueError("--prompt_column and --completion_column go together: give both")
         if self.prompt_column and self.text_column:
             raise ValueError("--text_column cannot go with --prompt_column")
+        self.refuse_two_forms()
         if self.document_separator == "":
             raise ValueError("--document_separator must not be empty")
         if self.document_separator and self.is_on_hub():
@@ -124,6 +129,21 @@ class DatasetOptions:
         except LookupError:
             raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
 
+    def refuse_two_forms(self) -> None:
+        """Refuse flags that say two things of what a row or a text is."""
+        forms = {
+            "--messages_column": self.messages_column,
+            "--prompt_column": self.prompt_column,
+            "--speaker": self.speaker,
+        }
+        given = [flag for flag, value in forms.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} cannot go with {given[1]}: give one")
+        if self.messages_column and self.text_column:
+            raise ValueError("--text_column cannot go with --messages_column")
+        if self.speaker is not None and not self.speaker.strip(" :"):
+            raise ValueError("--speaker must be a name")
+
     def is_on_hub(self) -> bool:
         return self.corpus[0].startswith(HUB_PREFIX)
 
@@ -138,10 +158,21 @@ class DatasetOptions:
 
     def reading(self) -> Reading:
         separator = self.document_separator and self.document_separator.replace("\\n", "\n")
-        columns = Columns(self.text_column, self.prompt_column, self.completion_column)
-        return Reading(
-            columns, self.rows, separator, self.encoding, self.streaming, note=self.notes.append
+        columns = Columns(
+            self.text_column, self.prompt_column, self.completion_column, self.messages_column
         )
+        return Reading(
+            columns,
+            self.rows,
+            separator,
+            self.encoding,
+            self.streaming,
+            note=self.notes.append,
+            speaker=self.speaker and self.speaker.strip(" :"),
+        )
+
+    def conversations(self) -> bool:
+        return self.messages_column is not None or self.speaker is not None
 
 
 def create_dataset(
@@ -162,7 +193,9 @@ def create_dataset(
         else:
             tokenized, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
             save_splits(tokenized, step.folder("documents"))
-        step.results |= {"splits": accounts, "completions": options.prompt_column is not None}
+        learned_alone = options.prompt_column is not None or options.conversations()
+        step.results |= {"splits": accounts, "completions": learned_alone}
+        step.results["conversations"] = options.conversations()
         step.measured["num_proc"] = options.num_proc
         step.results["notes"] = step.notes = options.notes
         step.summary = summarize(accounts, options)
@@ -181,6 +214,11 @@ def read_documents(run: RunDirectory) -> DatasetDict | DocumentStream:
             raise UserError(f"{run.path}: the stream's input files changed; run: {mend}")
         return stream_documents(options, lambda: read_tokenizer(run), record["results"]["revision"])
     return open_splits(run.artifact("create_dataset", "documents"))
+
+
+def is_on_conversations(run: RunDirectory) -> bool:
+    """Tell whether a run learns from conversations; records of earlier versions do not say."""
+    return run.results("create_dataset").get("conversations", False)
 
 
 def tokenize_corpus(
@@ -214,7 +252,7 @@ def stream_documents(
         find=lambda: find_sources(options.corpus, reading, "--corpus"),
         open_tokenizer=open_tokenizer,
         prepare=lambda document: with_separator(document, options.separator()),
-        completions=options.prompt_column is not None,
+        completions=options.prompt_column is not None or options.conversations(),
         num_proc=options.num_proc,
     )
 

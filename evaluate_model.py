@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
@@ -22,6 +23,7 @@ from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.source import source_of
 from toolkit.run.start import parse
+from toolkit.writing.sampling import EXAMINED
 from train_model import read_tuned
 from train_test_split import read_splits, read_test_text
 
@@ -46,6 +48,7 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.writing.chat import answering
 
 
 @dataclass
@@ -128,7 +131,8 @@ def set_up(
         )
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
-    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+    sampling = answering(EXAMINED) if is_on_conversations(run) else EXAMINED
+    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed, sampling)
 
 
 def refuse_long_stride(stride: int, longest: int) -> None:

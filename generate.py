@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import command
 from toolkit.run.console import say
@@ -19,7 +20,13 @@ from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
-from toolkit.writing.sampling import USUAL_NEW_TOKENS, Sampling, require_possible, require_room
+from toolkit.writing.sampling import (
+    MOST_SEED,
+    Sampling,
+    require_possible,
+    require_room,
+    usual_new_tokens,
+)
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -32,11 +39,12 @@ with lazily():
     from toolkit.report.publishing import publish, require_hub
     from toolkit.report.samples_page import write_samples
     from toolkit.serving.server import require_server, serve
-    from toolkit.writing.continue_prompts import continue_prompts
+    from toolkit.writing.chat import answering, as_asked
     from toolkit.writing.generator import Generator
     from toolkit.writing.prompt_loop import PromptLoop
     from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
     from toolkit.writing.sampling import openings
+    from toolkit.writing.talks import continue_prompts
 
 
 @dataclass
@@ -59,7 +67,7 @@ class GenerateOptions:
         None, "send model/ and its card to this Hub repository (new ones private)", recorded=False
     )
     max_new_tokens: int | None = flag(
-        None, "longest continuation, in tokens (default: 100, or half the model's positions)"
+        None, "longest continuation, in tokens (default: half as long again as a text is)"
     )
     temperature: float = flag(0.8, "0 is greedy; higher is bolder")
     top_p: float = flag(0.95, "sample from the likeliest tokens of this joint share")
@@ -68,9 +76,16 @@ class GenerateOptions:
     repetition_penalty: float = flag(1.0, "above 1: tokens that were there are less likely")
     stop: list[str] | None = flag(None, "end before this text; repeatable")
     num_samples: int = flag(1, "continuations a prompt")
+    sample_seed: int | None = flag(
+        None, "seed of what is written, and of nothing else (default: --seed)"
+    )
 
     def __post_init__(self) -> None:
         require_possible(self, prefix="--")
+        if not 0 <= (self.sample_seed or 0) <= MOST_SEED:
+            raise ValueError(
+                f"--sample_seed must lie between 0 and {MOST_SEED}, got {self.sample_seed}"
+            )
         if not 0 <= self.port < 2**16:
             raise ValueError(f"--port must lie between 0 and 65535, got {self.port}")
         if not self.host:
@@ -99,11 +114,22 @@ class GenerateOptions:
         if self.serve:
             require_server(self.host, self.port)
 
-    def sampling(self, positions: int) -> Sampling:
-        """Return how to write with a model of so many positions."""
+    def sampling(self, run: RunDirectory) -> Sampling:
+        """Return how to write with the model of this run."""
         chosen = {setting.name: getattr(self, setting.name) for setting in fields(Sampling)}
-        most = self.max_new_tokens or min(USUAL_NEW_TOKENS, positions // 2)
+        positions = run.results("load_gpt2")["n_positions"]
+        usual = usual_new_tokens(run.results("train_test_split"), positions)
+        most = self.max_new_tokens or usual
         return Sampling(**chosen | {"max_new_tokens": most, "stop": tuple(self.stop or ())})
+
+    def seed(self, run: RunDirectory) -> int:
+        return run.seed if self.sample_seed is None else self.sample_seed
+
+    def given(self, run: RunDirectory) -> list[tuple[str, ...]]:
+        """Return the prompts that were given; to a model of conversations each is a message."""
+        prompts = read_prompts(Path(self.prompts_file)) if self.prompts_file else self.prompt
+        form = as_asked if is_on_conversations(run) else str
+        return [(form(prompt),) for prompt in prompts or ()]
 
 
 def generate(
@@ -115,38 +141,30 @@ def generate(
 ) -> list[dict]:
     """Return for each prompt what base and tuned model make of it, from the same seed.
 
-    Each entry: `prompt`, `base` and `tuned`, the latter two lists of `num_samples` continuations.
+    Each entry: `prompt`, `base` and `tuned`, the latter two lists of `num_samples` continuations,
+    and `endings`, how each of these ended.
     """
     with run.step(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
-        prompts = (
-            read_prompts(Path(options.prompts_file))
-            if options.prompts_file
-            else options.prompt or openings(splits["test"], tokenizer)
-        )
-        positions = tuned.config.n_positions
-        sampling = options.sampling(positions)
-        report_cuts(prompts, tokenizer, positions, sampling.max_new_tokens)
+        given, sampling = options.given(run), options.sampling(run)
+        given, seed = given or openings(splits["test"], tokenizer), options.seed(run)
+        if is_on_conversations(run):
+            sampling = answering(sampling)
+        prompts = [prompt for prompt, *_ in given]
+        report_cuts(prompts, tokenizer, tuned.config.n_positions, sampling.max_new_tokens)
+        samples = [{"prompt": prompt, "endings": {}} for prompt in prompts]
         models = {"base": read_gpt2(run)[0].to(run.device).eval(), "tuned": tuned}
-        samples = [{"prompt": prompt} for prompt in prompts]
-        many = options.num_samples if options.temperature else 1
-        progress = tqdm(desc="sampling", total=len(models) * len(samples) * many, unit="sample")
-        for name, model in models.items():
-            texts = continue_prompts(
-                model,
-                tokenizer,
-                prompts,
-                sampling,
-                run.seed,
-                run.precision,
-                progress.update,
-            )
-            for entry, found in zip(samples, texts, strict=True):
-                entry[name] = found
-        progress.close()
-        write_samples(samples, sampling, run.seed, step.file("samples.md"))
-        write_json_lines(samples, sampling, run.seed, step.file("samples.jsonl"))
+        total = len(models) * len(samples) * options.num_samples
+        with tqdm(desc="sampling", total=total, unit="sample") as progress:
+            for name, model in models.items():
+                generator = Generator(model, tokenizer, run.precision)
+                found = continue_prompts(generator, given, sampling, seed, progress.update)
+                for entry, talks in zip(samples, found, strict=True):
+                    entry[name] = [talk.text for talk in talks]
+                    entry["endings"][name] = [talk.ending for talk in talks]
+        write_samples(samples, sampling, seed, step.file("samples.md"))
+        write_json_lines(samples, sampling, seed, step.file("samples.jsonl"))
         step.results = {"samples": samples}
         plural = "s" if len(samples) > 1 else ""
         where = run.path / "samples.md"
@@ -171,18 +189,18 @@ def converse(
         "tuned": Generator(tuned, tokenizer, run.precision),
     }
     run.unlock()
-    sampling = options.sampling(tuned.config.n_positions)
+    sampling, seed = options.sampling(run), options.seed(run)
     if options.serve:
         serve(models, run, sampling, options.host, options.port)
     else:
-        PromptLoop(models, tokenizer, sampling, run.seed).run()
+        PromptLoop(models, sampling, seed, is_on_conversations(run)).run()
 
 
 def show(samples: list[dict]) -> None:
     """Print every continuation of the tuned model after its prompt."""
     for entry in samples:
-        for text in entry["tuned"]:
-            say(f"\n{entry['prompt']}{text}")
+        for text, ending in zip(entry["tuned"], entry["endings"]["tuned"], strict=True):
+            say(f"\n{entry['prompt']}{text}\n[{ending}]")
 
 
 @command

@@ -41,6 +41,7 @@ from visualize_performance import read_report, visualize_performance
 with lazily():
     from toolkit.report.comparison import compare_runs
     from toolkit.report.publishing import publish
+    from toolkit.report.samples_page import endings
 
 
 @dataclass
@@ -224,8 +225,9 @@ def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: Run
     say(f"plot      {run.path / 'performance.png'}")
     say(f"result    {summarize(metrics)}")
     prompt = samples[0]["prompt"] if len(samples[0]["prompt"]) < 80 else samples[0]["prompt"][-60:]
-    say(f"before    {one_line(prompt + samples[0]['base'][0])}")
-    say(f"after     {one_line(prompt + samples[0]['tuned'][0])}")
+    for title, name in (("before", "base"), ("after", "tuned")):
+        text, ending = samples[0][name][0], endings(samples[0], name)[0]
+        say(f"{title:<10}{one_line(prompt + text)}{f' [{ending}]' if ending else ''}")
     say(f"model     {run.path / 'model'}  (more samples: {run.path / 'samples.md'})")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configure_trainer import read_trainer
+from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import Interrupted, UserError, command
 from toolkit.run.console import say
@@ -31,6 +32,7 @@ from toolkit.training.log_history import LOG
 with lazily():
     from transformers import PreTrainedTokenizerFast, TrainerState
 
+    from toolkit.corpus.conversations import give_template
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
     from toolkit.model.trainable import copy_adapter, open_checkpoint
@@ -115,6 +117,8 @@ def save_model(
     else:
         remove(run.path / "adapter")  # of an earlier run with --lora_rank
     model.save_pretrained(folder)
+    if is_on_conversations(run):
+        give_template(tokenizer)
     tokenizer.save_pretrained(folder)
 
 

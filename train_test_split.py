@@ -26,7 +26,7 @@ with lazily():
     from toolkit.blocks.splitting import (
         column_of,
         compare_with_train,
-        prompt_lengths,
+        learned_in,
         source_of,
         split_documents,
         texts_of,
@@ -99,8 +99,8 @@ def train_test_split(
             step.results["stream"] = stream
         longest = run.results("load_gpt2")["n_positions"]
         if run.results("create_dataset")["completions"]:
-            prompts = prompt_lengths(documents, parts)
-            splits, accounts = make_examples(parts, prompts, options.block_size, longest)
+            learned = learned_in(documents, parts)
+            splits, accounts = make_examples(parts, learned, options.block_size, longest)
         else:
             splits, accounts = make_blocks(parts, options.block_size, longest, work)
         size = len(splits["test"][0]["input_ids"])
@@ -141,6 +141,8 @@ def summarize(results: dict[str, Any]) -> str:
     for key, what in (
         ("tokens_left_over", "tokens left over"),
         ("examples_dropped_too_long", "examples dropped: longer than a block"),
+        ("conversations_shortened", "conversations lost their oldest turns: longer than a block"),
+        ("answers_left_out", "answers in these turns are not learned"),
     ):
         if total := sum(account.get(key) or 0 for account in results["splits"].values()):
             notes.append(f"{total:,} {what}")

@@ -273,16 +273,17 @@ def make_examples(options: argparse.Namespace) -> Any:
     """Return the bundled dialogues, each with its summary, over and over; too long ones dropped."""
     from datasets import concatenate_datasets
 
-    from toolkit.blocks.packing import pad_examples
+    from toolkit.blocks.examples import pad_examples
     from toolkit.corpus.columns import Columns
-    from toolkit.corpus.sources import Reading, read_corpus, with_separator
+    from toolkit.corpus.document import with_separator
+    from toolkit.corpus.sources import Reading, read_corpus
     from toolkit.corpus.tokenizing import tokenize
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
 
     columns = Columns(prompt="dialogue", completion="summary")
     read = read_corpus([EXAMPLES], Reading(columns), "corpus")["train"]
     documents = [with_separator(document, "\nTL;DR: ") for document in read]
-    texts = [document.text + document.completion for document in documents]
+    texts = ["".join(document.parts) for document in documents]
     tokenizer = train_byte_level_bpe(texts, TEXT_ENTRIES[options.shape], 1024)
     ids, starts, _ = tokenize(documents, tokenizer)
     rows, _ = pad_examples(ids, starts, options.block_size, tokenizer.eos_token_id)

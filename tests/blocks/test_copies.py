@@ -16,7 +16,7 @@ import train_test_split
 from toolkit.blocks.leakage import near_copies, windows_in_train
 from toolkit.blocks.splitting import split_documents
 from toolkit.corpus.contents import SHORT_BYTES, content_of, hashes_of
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.report.report import leak_line
 from toolkit.run.run_directory import RunDirectory
 from train_test_split import read_splits, summarize
@@ -167,7 +167,6 @@ def test_a_short_documents_side_depends_on_its_name_alone():
             "content": np.array([content_of(Document(*row)) for row in rows], np.uint64),
             "words": np.array([hashes_of(Document(*row))[1] for row in rows], np.uint64),
             "input_ids": [[n] for n in range(len(rows))],
-            "prompt_tokens": [0] * len(rows),
         }
         data = DatasetDict(train=Dataset.from_dict(table))
         parts, _ = split_documents(data, TENTHS, seed, by_hash=True)

@@ -248,14 +248,14 @@ def test_prompts_and_completions_stream_as_they_pack(split, monkeypatch):
             dropped[name] = account["train"]["examples_dropped_too_long"]
         taken = list(itertools.islice(train, count))
         rows[name] = sorted(
-            (block["input_ids"].tolist(), int(block["prompt_tokens"]), int(block["length"]))
+            (block["input_ids"].tolist(), block["learned"].tolist(), int(block["length"]))
             for block in taken
         )
     assert rows["whole"] == rows["stream"] and len(rows["whole"]) > 20
     account = train.account(count)
     assert account["examples_dropped_too_long"] == dropped["whole"] > 0
     batch = collate(taken[:3])
-    assert (batch["labels"][0] == -100).sum() >= int(taken[0]["prompt_tokens"])
+    assert (batch["labels"][0] == -100).sum() >= int(taken[0]["learned"][0])
 
 
 def test_lines_of_articles_stream_as_articles(split, tmp_path):

@@ -12,6 +12,7 @@ from toolkit.run.command import UserError
 PAGE = Path(__file__).parents[2] / "docs/data.md"
 EXAMPLES = re.findall(r"```\n(.+?)```", PAGE.read_text(), re.DOTALL)
 FLAGS = {"--document_separator": "separator", "--text_column": "text"}
+FLAGS |= {"--messages_column": "messages", "--speaker": "speaker"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.split("\n")[0])

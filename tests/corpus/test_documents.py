@@ -24,7 +24,8 @@ from toolkit.blocks.holding_out import Selection, cut_tail, hold_out
 from toolkit.blocks.packing import choose_block_size, pack
 from toolkit.blocks.splitting import split_documents
 from toolkit.corpus.cutting import cut_articles, cut_at, cut_paragraphs, lines_of, sample_documents
-from toolkit.corpus.sources import Document, Reading, read_corpus
+from toolkit.corpus.document import Document
+from toolkit.corpus.sources import Reading, read_corpus
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
 from toolkit.corpus.tokenizing import spans_of, tokenize
 from toolkit.model.gpt2 import open_tokenizer
@@ -397,7 +398,6 @@ def tokenized(*documents):
             "content": np.array(documents, np.uint64),
             "words": np.array(documents, np.uint64),
             "input_ids": [[n] for n in documents],
-            "prompt_tokens": [0] * len(documents),
         }
     )
 

@@ -1,6 +1,7 @@
 """Step 1: what it installs, where, and what it leaves alone. No test here installs anything."""
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -147,3 +148,30 @@ def test_a_pin_that_the_oldest_python_cannot_have_is_marked():
         needs = here["Requires-Python"] or ""
         if here["Version"] == rest.split(";")[0] and "3.10" not in SpecifierSet(needs):
             assert "python_version" in rest, line
+
+
+@pytest.mark.parametrize("asked", [None, "glibc.malloc.check=1"])
+def test_a_command_begins_again_once_for_huge_pages(monkeypatch, asked):
+    begun = []
+    monkeypatch.setattr(install_libraries, "start_again", begun.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "argv", ["train_model.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "train_model.py"])
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if asked:
+        monkeypatch.setenv("GLIBC_TUNABLES", asked)
+    for _ in range(2):
+        install_libraries.enter_environment()
+    assert begun == [Path(sys.executable)]
+    expected = [asked, "glibc.malloc.hugetlb=1"] if asked else ["glibc.malloc.hugetlb=1"]
+    assert os.environ["GLIBC_TUNABLES"] == ":".join(expected)
+
+
+@pytest.mark.parametrize("platform, argv", [("darwin", "train_model.py"), ("linux", "other.py")])
+def test_nothing_begins_again_elsewhere_or_in_a_notebook(monkeypatch, platform, argv):
+    monkeypatch.setattr(install_libraries, "start_again", pytest.fail)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(sys, "argv", [argv])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "train_model.py"])
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    install_libraries.enter_environment()

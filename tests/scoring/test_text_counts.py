@@ -7,9 +7,10 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.model.tokenizer_forms import CHINESE, ENGLISH, KINDS, KOREAN
 from toolkit.blocks.collator import collate
-from toolkit.blocks.packing import pack, pad_examples
-from toolkit.blocks.splitting import prompt_lengths, split_documents, texts_of
-from toolkit.corpus.sources import Document
+from toolkit.blocks.examples import pad_examples
+from toolkit.blocks.packing import pack
+from toolkit.blocks.splitting import learned_in, split_documents, texts_of
+from toolkit.corpus.document import Document
 from toolkit.corpus.tokenized_documents import tokenize_documents
 from toolkit.scoring.text_counts import count_text
 from toolkit.scoring.windows import find_pieces
@@ -71,10 +72,10 @@ def test_counts_of_examples_are_those_of_their_completions(tokenizer, tmp_path):
     texts = [(one, other) for one in TEXTS for other in TEXTS]
     documents, _ = documents_of(texts, tokenizer, tmp_path)
     part = split_documents(documents, HELD_OUT, seed=3)[0]["test"]
-    prompts = prompt_lengths(documents, {"test": part})["test"]
+    learned = learned_in(documents, {"test": part})["test"]
     longest = sorted(map(len, part))[-3]
     end = tokenizer.eos_token_id
-    blocks, dropped = pad_examples(part, prompts, longest, padding=end)
+    blocks, dropped = pad_examples(part, learned, longest, padding=end)
     assert dropped["examples_dropped_too_long"]
     blocks = blocks.with_format("numpy")
     kept = texts_of(documents["train"], part, longest)

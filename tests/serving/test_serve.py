@@ -258,7 +258,7 @@ def test_32_clients_are_served_without_error_and_fairly(server, seconds):
 
 def test_every_error_is_in_openais_shape(server):
     for path, method, status in [
-        ("/v1/chat/completions", "POST", 404),
+        ("/v1/embeddings", "POST", 404),
         ("/v1/completions", "GET", 405),
         ("/v1/models/gpt-5", "GET", 404),
     ]:

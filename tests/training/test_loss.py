@@ -259,7 +259,7 @@ def test_masked_losses_are_means_over_the_learned_tokens(
             for block in blocks:
                 ids = torch.from_numpy(block["input_ids"].astype(np.int64))
                 chances = reference(ids[None]).logits[0].log_softmax(-1)
-                for place in range(int(block["prompt_tokens"]), int(block["length"])):
+                for place in range(*map(int, block["learned"])):
                     total -= chances[place - 1, ids[place]].item()
                     count += 1
         return total / count
@@ -399,7 +399,7 @@ def test_a_model_tuned_on_completions_stops_by_itself(answers, tmp_path):
     options = {"max_steps": 60, "per_device_train_batch_size": 16}
     trainer, model, splits = trainer_for(answers, tmp_path, **options, learning_rate=1e-2)
     block = splits["test"][0]
-    prompt = torch.from_numpy(block["input_ids"][: int(block["prompt_tokens"])].astype(np.int64))
+    prompt = torch.from_numpy(block["input_ids"][: int(block["learned"][0])].astype(np.int64))
     room = model.config.n_positions - len(prompt)
 
     def ends() -> bool:

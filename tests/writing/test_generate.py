@@ -11,8 +11,9 @@ from tests.conftest import library_model, shell
 from toolkit.model.kernels import PLAIN
 from toolkit.report.markdown import fenced
 from toolkit.run.run_directory import RunDirectory
-from toolkit.writing.continue_prompts import continue_prompts
+from toolkit.writing.generator import Generator
 from toolkit.writing.sampling import Sampling, openings, prompt_ids
+from toolkit.writing.talks import continue_prompts
 from train_model import read_tuned
 from train_test_split import read_splits
 
@@ -35,7 +36,8 @@ def tokenizer(run):
 
 
 def continue_prompt(model, tokenizer, prompt, sampling, seed):
-    return continue_prompts(model, tokenizer, [prompt], sampling, seed)[0]
+    [talks] = continue_prompts(Generator(model, tokenizer), [(prompt,)], sampling, seed)
+    return [talk.text for talk in talks]
 
 
 def greedy_by_hand(model, tokenizer, prompt, count):
@@ -90,7 +92,7 @@ def test_a_sample_ends_at_end_of_text(tuned, tokenizer):
 def test_the_default_prompts_open_documents_of_the_test_split(run, tokenizer, corpus):
     starts = [path.read_text() for path in corpus.iterdir()]
     prompts = openings(read_splits(run)["test"], tokenizer, count=3, words=5)
-    assert prompts and all(any(text.startswith(prompt) for text in starts) for prompt in prompts)
+    assert prompts and all(any(text.startswith(prompt) for text in starts) for (prompt,) in prompts)
 
 
 def test_samples_show_both_models_on_the_same_prompts(finished, run):
@@ -136,26 +138,6 @@ def test_prompts_come_from_standard_input_and_long_ones_say_what_is_left_out(run
     assert done.returncode == 0 and done.stderr == ""
     assert "prompt 2: its first " in done.stdout and "prompt 1:" not in done.stdout
     assert done.stdout.count("\nOne") == 1
-
-
-def test_the_prompt_switches_models_and_settings(run_copy):
-    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
-    typed = "/set temperature 0\nThe\n/base\nThe\n/set top_p 2\n/set\n/sing\n/help\n"
-    done = shell("generate.py", *words, stdin=typed)
-    assert done.returncode == 0 and done.stderr == ""
-    tuned, base = (done.stdout.split("> ")[number] for number in (2, 4))
-    assert tuned.removesuffix("\n\ntuned") != base.removesuffix("\n\nbase")
-    assert "/set top_p 2: top_p must lie above 0 and up to 1" in done.stdout
-    assert "temperature         0.0" in done.stdout and "/sing: no such command" in done.stdout
-
-
-def test_the_interactive_prompt_answers_until_ctrl_d(run_copy):
-    before = (run_copy / "generate.json").read_bytes()
-    words = ["--run_dir", str(run_copy), "--max_new_tokens", "5", "--interactive"]
-    done = shell("generate.py", *words, stdin="The lamp\nThe sea\n")
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.count("\ntuned> ") == 3
-    assert (run_copy / "generate.json").read_bytes() == before
 
 
 def test_the_runner_goes_straight_to_the_prompt_on_a_finished_run(run_copy, all_flags):

@@ -20,11 +20,12 @@ from toolkit.model.byte_level_bpe import train_byte_level_bpe
 from toolkit.model.gpt2 import take_over
 from toolkit.writing import generator as generator_module
 from toolkit.writing.continuation import Continuation
-from toolkit.writing.continue_prompts import continue_all, continue_prompts
+from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.decoder import Decoder
 from toolkit.writing.generator import Generator
 from toolkit.writing.key_value_cache import KeyValueCache
 from toolkit.writing.sampling import Sampling
+from toolkit.writing.talks import continue_prompts
 from toolkit.writing.text_stream import TextStream
 from toolkit.writing.token_choice import choose, weigh
 
@@ -230,10 +231,14 @@ def test_the_decoder_computes_what_transformers_computes(changes, packed, monkey
 
 
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(model, tokenizer, small_batches):
-    together = continue_prompts(model, tokenizer, PROMPTS, BOLD, seed=3)
+    def texts(prompts, seed):
+        given = [(prompt,) for prompt in prompts]
+        found = continue_prompts(Generator(model, tokenizer), given, BOLD, seed)
+        return [[talk.text for talk in talks] for talks in found]
+
+    together = texts(PROMPTS, 3)
     for number, prompt in enumerate(PROMPTS):
-        alone = continue_prompts(model, tokenizer, [prompt], BOLD, seed=3 + number)
-        assert alone == [together[number]]
+        assert texts([prompt], 3 + number) == [together[number]]
     assert together[0][0] != together[0][1]
 
 

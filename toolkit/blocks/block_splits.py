@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from toolkit.blocks.examples import pad_examples
 from toolkit.blocks.holding_out import Selection
-from toolkit.blocks.packing import choose_block_size, pack, pad_examples
+from toolkit.blocks.packing import choose_block_size, pack
 from toolkit.run.command import UserError
 
 Accounts = dict[str, dict[str, Any]]
@@ -38,13 +39,13 @@ def make_blocks(
 
 def make_examples(
     parts: dict[str, Selection],
-    prompts: dict[str, np.ndarray],
+    learned: dict[str, Selection],
     asked: int | None,
     longest: int,
 ) -> tuple[dict[str, Dataset], Accounts]:
-    """Return prompt/completion examples, one a row, and where every token went, per split.
+    """Return examples, one a row, and where every token went, per split.
 
-    `prompts`: how many tokens of each of a split's documents are prompt.
+    `learned`: what is learned of each of a split's documents: see `tokenize`.
     """
     needed = max(len(example) for part in parts.values() for example in part)
     size = asked or min(longest, -(-needed // 8) * 8)
@@ -52,7 +53,7 @@ def make_examples(
     splits, accounts = {}, {}
     for name, part in parts.items():
         end = int(part.documents[0][-1])
-        splits[name], dropped = pad_examples(part, prompts[name], size, padding=end)
+        splits[name], dropped = pad_examples(part, learned[name], size, padding=end)
         if not len(splits[name]):
             raise UserError(f"--block_size {size}: every {name} example is longer than that")
         accounts[name] = {
@@ -69,13 +70,14 @@ def make_examples(
 def tokens_in(examples: Dataset, size: int) -> dict[str, int]:
     """Return what rows of `size` tokens hold: text, what of it is learned, and padding.
 
-    Learned is what is predicted of completions and their ends: never an example's first token.
+    Learned is what is predicted of answers and their ends: never an example's first token.
     """
-    text, prompts = (np.asarray(examples[name]) for name in ("length", "prompt_tokens"))
+    text = int(np.sum(examples["length"], dtype=np.int64))
+    spans = [np.maximum(learned, 1) for learned in examples["learned"]]
     return {
-        "tokens_in_blocks": int(text.sum()),
-        "tokens_learned": int((text - np.maximum(prompts, 1)).sum()),
-        "padding_tokens": len(examples) * size - int(text.sum()),
+        "tokens_in_blocks": text,
+        "tokens_learned": sum(int((span[1::2] - span[::2]).sum()) for span in spans),
+        "padding_tokens": len(examples) * size - text,
     }
 
 

@@ -23,7 +23,8 @@ from toolkit.blocks.holding_out import Selection, hold_out_by_hash
 from toolkit.blocks.leakage import copies
 from toolkit.blocks.splitting import NAMED_AT_MOST, column_of
 from toolkit.corpus.contents import content_of
-from toolkit.corpus.sources import Document, Source
+from toolkit.corpus.document import Document
+from toolkit.corpus.sources import Source
 from toolkit.corpus.tokenized_documents import (
     TokenColumn,
     batches_of,

@@ -1,4 +1,4 @@
-"""Pack documents' token ids into blocks of one length."""
+"""Pack documents' token ids into blocks of one length, or pad examples to it."""
 
 import math
 from collections.abc import Iterable
@@ -54,30 +54,3 @@ def pack(documents: Iterable[np.ndarray], block_size: int, path: Path) -> Datase
         write(np.concatenate(held) if held else np.empty(0, np.uint16))
         writer.close()
     return Dataset.from_file(str(path))
-
-
-def pad_examples(
-    documents: Iterable[np.ndarray], prompt_tokens: Iterable[int], block_size: int, padding: int
-) -> tuple[Dataset, dict[str, int]]:
-    """Return prompt/completion examples, one a row of `block_size` token ids, padded at the end.
-
-    `prompt_tokens` and `length` say where the part to be learned begins and ends. An example longer
-    than a block is dropped and counted, never cut.
-    """
-    rows, starts, lengths = [], [], []
-    account = {"examples_dropped_too_long": 0, "tokens_dropped_too_long": 0}
-    for document, start in zip(documents, prompt_tokens, strict=True):
-        if len(document) > block_size:
-            account["examples_dropped_too_long"] += 1
-            account["tokens_dropped_too_long"] += len(document)
-            continue
-        rows.append(np.pad(document, (0, block_size - len(document)), constant_values=padding))
-        starts.append(start)
-        lengths.append(len(document))
-    flat = pa.array(np.concatenate(rows) if rows else np.empty(0, np.uint16))
-    table = {
-        "input_ids": pa.FixedSizeListArray.from_arrays(flat, block_size),
-        "prompt_tokens": pa.array(starts, pa.uint32()),
-        "length": pa.array(lengths, pa.uint32()),
-    }
-    return Dataset(pa.table(table), fingerprint="examples"), account

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
+from toolkit.blocks.examples import fit
 from toolkit.blocks.holding_out import Selection, cut_tail, hold_out, hold_out_by_hash
 from toolkit.blocks.leakage import copies, near_copies, windows_in_train
 from toolkit.corpus.tokenized_documents import TokenColumn
@@ -26,7 +27,8 @@ def split_documents(
     """
     columns = {name: TokenColumn(split) for name, split in documents.items()}
     shares = [0.0 if name in columns else fractions[name] for name in ("validation", "test")]
-    if len(columns) == 1 and len(columns["train"]) == 1 and not by_hash:
+    one = len(columns) == 1 and len(columns["train"]) == 1 and not by_hash
+    if one and TokenColumn(documents["train"], "learned")[0][0] == 0:  # a text, all of it learned
         return cut_tail(columns["train"][0], *shares), {}
     try:
         if by_hash:
@@ -84,10 +86,10 @@ def source_of(documents: DatasetDict, split: str) -> Dataset:
     return documents[split if split in documents else "train"]
 
 
-def prompt_lengths(documents: DatasetDict, parts: dict[str, Selection]) -> dict[str, np.ndarray]:
-    """Return how many tokens of each of a split's documents are prompt."""
+def learned_in(documents: DatasetDict, parts: dict[str, Selection]) -> dict[str, Selection]:
+    """Return what is learned of each of a split's documents: see `tokenize`."""
     return {
-        name: column_of(source_of(documents, name), "prompt_tokens")[part.order]
+        name: Selection(TokenColumn(source_of(documents, name), "learned"), part.order)
         for name, part in parts.items()
     }
 
@@ -96,17 +98,22 @@ def texts_of(source: Dataset, part: Selection, longest: int | None) -> Dataset |
     """Return the text of each document of a part, where its tokens do not spell it: else None.
 
     Columns as of `tokenize_documents`: `text`, and `characters`, which say how many of them each
-    token stands for. `longest`: examples of more tokens are left out, as by `pad_examples`.
+    token stands for. `longest`: of examples of more tokens, what `pad_examples` keeps.
     """
     if "text" not in source.column_names:
         return None
-    characters, texts, kept = TokenColumn(source, "characters"), [], []
+    characters, learned = TokenColumn(source, "characters"), TokenColumn(source, "learned")
+    texts, kept = [], []
     for number, tokens in zip(part.order, part, strict=True):
-        if longest is None or len(tokens) <= longest:
-            own = characters[number][-len(tokens) :]  # of a document's tail only its own
-            kept.append(own)
-            text = source[int(number)]["text"]
-            texts.append(text[len(text) - int(own.sum()) :])
+        all_of_it = characters[number]
+        if longest is None:
+            places = np.arange(len(all_of_it) - len(tokens), len(all_of_it))  # of a tail its own
+        else:
+            places, _ = fit(learned[number], longest)
+        if len(places):
+            kept.append(all_of_it[places])
+            ends, text = np.cumsum([0, *all_of_it]), source[int(number)]["text"]
+            texts.append("".join(text[ends[n] : ends[n + 1]] for n in places))
     return Dataset(pa.table({"text": texts, "characters": pa.array(kept, pa.list_(pa.uint32()))}))
 
 

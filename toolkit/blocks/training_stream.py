@@ -15,17 +15,16 @@ from datasets import Dataset
 from torch.utils.data import IterableDataset
 
 from toolkit.blocks.document_stream import DocumentStream
+from toolkit.blocks.examples import SHORTENED, TOO_LONG, pad_examples
 from toolkit.blocks.holding_out import hold_out_by_hash
-from toolkit.blocks.packing import pad_examples
 from toolkit.corpus.contents import content_of
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.corpus.tokenized_documents import batches_of, has_text, token_type
 from toolkit.corpus.tokenizing import tokenize
 from toolkit.run.command import UserError
 
 SHUFFLED_TOKENS = 1 << 23
 COUNTS = ("documents_read", "documents_held_out", "empty_documents_dropped", "tokens_read")
-DROPPED = ("examples_dropped_too_long", "tokens_dropped_too_long")
 State = dict[str, Any]  # JSON: what reading goes on from, between two chunks; see `beginning`
 
 
@@ -33,7 +32,7 @@ class TrainingStream(IterableDataset):
     """Blocks of all documents that are not held out, pass after pass, without end.
 
     Yields what the packed splits hold a row of: `input_ids`, `block_size` token ids, and for
-    prompt/completion examples `prompt_tokens` and `length`. `shares`: of validation and test, as
+    examples `learned` and `length`. `shares`: of validation and test, as
     cut from train by hash; `held_out`: contents of documents that are held out anyhow.
     """
 
@@ -104,20 +103,20 @@ class TrainingStream(IterableDataset):
         self, batches: Iterator[tuple[list[Document], list[int]]], state: State
     ) -> tuple[dict[str, np.ndarray], State]:
         """Return about SHUFFLED_TOKENS of a pass, or its rest, as blocks; and the state after."""
-        counts, texts, prompts, size = dict(state["counts"]), [], [], 0
+        counts, texts, learned, size = dict(state["counts"]), [], [], 0
         place = [state["place"][0] + 1, 0, 0]
         for batch, place_after in batches:
             kept = self.kept_for_training(batch, counts)
-            ids, starts, _ = tokenize(kept, self.documents.tokenizer, self.documents.num_proc)
+            ids, spans, _ = tokenize(kept, self.documents.tokenizer, self.documents.num_proc)
             texts += ids
-            prompts += starts
+            learned += spans
             counts["tokens_read"] += sum(map(len, ids))
             size += len(ids) * self.block_size if self.documents.completions else sum(map(len, ids))
             if size >= SHUFFLED_TOKENS:
                 place = place_after
                 break
         make = self.as_examples if self.documents.completions else self.as_blocks
-        rows, carried = make(texts, prompts, state["carried"], counts)
+        rows, carried = make(texts, learned, state["carried"], counts)
         first = state["first_block"] + len(rows["input_ids"])
         return rows, {"first_block": first, "place": place, "carried": carried, "counts": counts}
 
@@ -154,7 +153,7 @@ class TrainingStream(IterableDataset):
         return kept
 
     def as_blocks(
-        self, texts: list[np.ndarray], _: list[int], carried: list[int], __: dict[str, int]
+        self, texts: list[np.ndarray], _: list[np.ndarray], carried: list[int], __: dict[str, int]
     ) -> tuple[dict[str, np.ndarray], list[int]]:
         """Return texts end to end in blocks, and the tokens that do not fill one."""
         kind = token_type(self.documents.tokenizer)
@@ -163,11 +162,15 @@ class TrainingStream(IterableDataset):
         return {"input_ids": flat[:whole].reshape(-1, self.block_size)}, flat[whole:].tolist()
 
     def as_examples(
-        self, texts: list[np.ndarray], prompts: list[int], _: list[int], counts: dict[str, int]
+        self,
+        texts: list[np.ndarray],
+        learned: list[np.ndarray],
+        _: list[int],
+        counts: dict[str, int],
     ) -> tuple[dict[str, np.ndarray], list[int]]:
-        """Return examples, one a row; those longer than a block are dropped and counted."""
+        """Return examples, one a row; what is longer than a block is counted."""
         end = self.documents.tokenizer.eos_token_id
-        table, dropped = pad_examples(texts, prompts, self.block_size, padding=end)
+        table, dropped = pad_examples(texts, learned, self.block_size, padding=end)
         for name, count in dropped.items():
             counts[name] += count
         return dict(table.with_format("numpy")[:]), []
@@ -182,7 +185,7 @@ def beginning() -> State:
     `first_block`: how many blocks came before; `place`: pass, source in that pass's order, and how
     many of its documents are read; `carried`: tokens that did not fill a block; `counts`.
     """
-    counts = dict.fromkeys((*COUNTS, *DROPPED), 0)
+    counts = dict.fromkeys((*COUNTS, *TOO_LONG, *SHORTENED), 0)
     return {"first_block": 0, "place": [0, 0, 0], "carried": [], "counts": counts}
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from toolkit.run.command import UserError
 
@@ -11,15 +11,17 @@ LONGEST_NAME, MOST_WORDS = 40, 4
 
 
 class Columns(NamedTuple):
-    """Which columns to read: `text` (None: find it), or `prompt` and `completion`."""
+    """Which columns to read: `text` (None: find it), `prompt` and `completion`, or `messages`."""
 
     text: str | None = None
     prompt: str | None = None
     completion: str | None = None
+    messages: str | None = None
 
     def asked(self) -> dict[str, str]:
         """Return the names that were given, by flag."""
         flags = {
+            "--messages_column": self.messages,
             "--text_column": self.text,
             "--prompt_column": self.prompt,
             "--completion_column": self.completion,
@@ -31,7 +33,8 @@ class Table(NamedTuple):
     """What is known of a table before its cells are asked for.
 
     `texts`: the columns that may be the text; `rows(names)`: cells of these columns, row by row,
-    None where there is none; `refused`: columns that cannot be read as text, and what they hold.
+    None where there is none; `refused`: columns that cannot be read as text, and what they hold;
+    `lists`: columns of lists; `values(name)`: what stands in one, row by row, and where.
     In words: `taken`, how the file was read; `doubt`, why the names may be none; `hint`, where the
     text may be.
     """
@@ -43,17 +46,23 @@ class Table(NamedTuple):
     doubt: str = ""
     hint: str = ""
     refused: dict[str, str] = {}
+    lists: tuple[str, ...] = ()
+    values: Callable[[str], Iterator[tuple[str, Any]]] | None = None
 
 
 def find_columns(table: Table, columns: Columns, where: str) -> list[str]:
     """Return the names of the columns to read. Refuses absent ones and such as hold no text."""
     doubt = f" ({table.doubt})" if table.doubt else ""
+    known = list(dict.fromkeys([*table.names, *table.lists]))
     for flag, name in columns.asked().items():
-        if name not in table.names:
+        if name not in known:
             raise UserError(
-                f"{where}: {flag} {name}: no such column; there are: {listed(table.names)}{doubt}"
+                f"{where}: {flag} {name}: no such column; there are: {listed(known)}{doubt}"
             )
-        if name in table.refused:
+        if name == columns.messages:
+            if name not in table.lists:
+                raise UserError(f"{where}: {flag} {name} holds text, not lists of messages")
+        elif name in table.refused:
             raise UserError(f"{where}: {flag} {name} holds {table.refused[name]}, not text")
     if columns.asked():
         return list(columns.asked().values())
@@ -67,6 +76,9 @@ def find_columns(table: Table, columns: Columns, where: str) -> list[str]:
     if len(table.texts) == 1:
         return table.texts
     hint = f"{table.hint}; " if table.hint else ""
+    if table.lists and not hint:
+        held = table.lists[0]
+        hint = f"if {held} holds conversations give --messages_column {held}; else "
     raise UserError(
         f"{where}: {hint}say with --text_column which column is the text: {listed(table.names)}"
     )

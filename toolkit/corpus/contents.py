@@ -10,7 +10,7 @@ import hashlib
 from toolkit.run.lazily import lazily
 
 with lazily():
-    from toolkit.corpus.sources import Document
+    from toolkit.corpus.document import Document
 
 # A document of fewer bytes is short: "ok" and "see you" are language, and no copies of each other.
 # 13 tokens, the window that overlaps are counted by, hold 59 bytes of English prose. In bytes, so
@@ -26,11 +26,11 @@ def content_of(document: Document) -> int:
 def hashes_of(document: Document) -> tuple[int, int]:
     """Return the hash of a document's content, and that of its words.
 
-    Words are the text, and an example's completion, with white space and case folded. The content
+    Words are all that a document says, with white space and case folded. The content
     of a short document is its name and its words, so that it is a copy of no other; of any other
     document it is the words.
     """
-    words = " ".join(f"{document.text} {document.completion or ''}".split()).casefold().encode()
+    words = " ".join(" ".join(document.parts).split()).casefold().encode()
     if len(words) < SHORT_BYTES:
         return hash_of(document.name.encode() + b"\n" + words), hash_of(words)
     return hash_of(words), hash_of(words)

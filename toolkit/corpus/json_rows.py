@@ -99,6 +99,11 @@ def as_table(records: Records, where: str, most: int | None) -> Table:
             row = dict(flat(row)) if nested else row
             yield tuple(as_text(row.get(name), where, place, name) for name in names)
 
+    def values(name: str) -> Iterator[tuple[str, Any]]:
+        for place, record in records():
+            row = as_row(record, where, place)
+            yield place, row[name] if name in row else dict(flat(row)).get(name)
+
     texts = [n for n, k in kinds.items() if n in outer and str in k and k <= {str, NoneType}]
     fields = list(dict.fromkeys(inner.values()))
     return Table(
@@ -108,6 +113,8 @@ def as_table(records: Records, where: str, most: int | None) -> Table:
         taken="one object" if inner else "" if most else count(number, "row"),
         hint=f"its rows stand in {' and '.join(fields)}" if fields else "",
         refused={name: "a list" for name, kind in kinds.items() if list in kind},
+        lists=tuple(name for name, kind in kinds.items() if list in kind),
+        values=values,
     )
 
 

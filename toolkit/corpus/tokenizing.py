@@ -1,7 +1,8 @@
 """Texts to token ids, on all cores: also one long text, which is cut where that changes nothing.
 
-The end-of-text token stands where a document ends, and nowhere else. Where its name (GPT-2's is
-<|endoftext|>) stands within a text, a prompt or a request, these characters are text.
+The end-of-text token stands where a document ends, or a conversation's answer, and nowhere else.
+Where its name (GPT-2's is <|endoftext|>) stands within a text, a prompt or a request, these
+characters are text.
 """
 
 import itertools
@@ -16,7 +17,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from toolkit.corpus.sources import Document
+from toolkit.corpus.document import Document
 from toolkit.corpus.token_text import characters_of, is_byte_level, spells
 from toolkit.run.command import UserError
 
@@ -27,37 +28,52 @@ BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 
 def tokenize(
     documents: list[Document], tokenizer: PreTrainedTokenizerFast, cores: int | None = None
-) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
-    """Return each document's token ids, end-of-text last, and how many of them are its prompt's.
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return each document's token ids, and where what is learned of them begins and ends, in turn.
 
-    And, of a tokenizer that does not spell (`spells`), how many characters each stands for: of the
-    prompt and the completion end to end. Otherwise this list is empty.
+    What is learned ends with end-of-text, and so does the document. An empty stretch at the
+    beginning ends what stays where a conversation loses its oldest turns. And, of a tokenizer that
+    does not spell (`spells`), how many characters each token stands for: of all parts end to end.
+    Otherwise this list is empty.
     """
-    texts = [(document.text, document.completion or "") for document in documents]
-    spans = [[spans_of(text, tokenizer) for text in pair] for pair in texts]
-    flat = [span for pair in spans for part in pair for span in part]
-    end, unknown, places = tokenizer.eos_token_id, tokenizer.unk_token_id, not spells(tokenizer)
+    spans = [[spans_of(part, tokenizer) for part in document.parts] for document in documents]
+    flat = [span for parts in spans for part in parts for span in part]
+    places = not spells(tokenizer)
     encoded = iter(zip(encode_spans(flat, tokenizer, cores, places), flat, strict=True))
-    ids, prompt_tokens, characters = [], [], []
-    for (before, after), document in zip(spans, documents, strict=True):
-        parts = list(itertools.islice(encoded, len(before) + len(after)))
-        tokens = [np.array(encoding.ids, np.uint32) for encoding, _ in parts]
-        for amid in tokens:  # its name, which a few tokenizers know among their entries
-            if (wrong := amid == end).any():
-                if unknown in (None, end):
-                    raise UserError(
-                        "the tokenizer writes what it does not know as end-of-text, which would "
-                        "end documents where none ends; give a model with another tokenizer"
-                    )
-                amid[wrong] = unknown
-        ids.append(np.concatenate([*tokens, np.array([end], np.uint32)]))
-        prompt = 0 if document.completion is None else sum(map(len, tokens[: len(before)]))
-        prompt_tokens.append(prompt)
-        if places:
-            found = np.concatenate([characters_of(*part) for part in parts] + [np.zeros(1, int)])
-            found[-1] = sum(len(span) for _, span in parts) - found.sum()  # where no token is
-            characters.append(found)
-    return ids, prompt_tokens, characters
+    ids, learned, characters = [], [], []
+    for document, parts in zip(documents, spans, strict=True):
+        tokens, stands_for, stops, plain = [], [], [0], document.completion is None
+        for number, part in enumerate(parts):
+            found = list(itertools.islice(encoded, len(part)))
+            tokens += [without_end_amid(encoding, tokenizer) for encoding, _ in found]
+            stands_for += [characters_of(*one) for one in found] if places else []
+            if plain or (number % 2 and any(part)):  # it is learned
+                tokens.append(np.array([tokenizer.eos_token_id], np.uint32))
+                said = sum(len(span) for part in parts[: number + 1] for span in part)
+                no_token = said - sum(int(stands.sum()) for stands in stands_for)
+                stands_for.append(np.array([no_token], np.int64))
+            stops.append(sum(map(len, tokens)))
+        ids.append(np.concatenate(tokens))
+        learned.append(np.array(stops if plain else stops[1:], np.uint32))
+        characters.append(np.concatenate(stands_for))
+    return ids, learned, characters if places else []
+
+
+def without_end_amid(encoding: Encoding, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    """Return token ids. The end's name, which a few tokenizers have an entry for, is text."""
+    ids, end, unknown = (
+        np.array(encoding.ids, np.uint32),
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+    )
+    if (wrong := ids == end).any():
+        if unknown in (None, end):
+            raise UserError(
+                "the tokenizer writes what it does not know as end-of-text, which would end "
+                "documents where none ends; give a model with another tokenizer"
+            )
+        ids[wrong] = unknown
+    return ids
 
 
 def encode_spans(

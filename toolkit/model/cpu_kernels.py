@@ -65,6 +65,16 @@ def tiles(queries: torch.Tensor) -> list[tuple[slice, slice, slice]]:
     ]
 
 
+def is_short(queries: torch.Tensor) -> bool:
+    return queries.shape[1] <= QUERIES_AT_ONCE
+
+
+def times(scale: float, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return scale left right, of (heads, rows, inner) and (heads, inner, columns), in one pass."""
+    out = left.new_empty(len(left), left.shape[1], right.shape[2])
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
 def attention_weights(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
     """Return softmax(queries keys^T scale), the last query being at the place of the last key."""
     asked, known = queries.shape[1], keys.shape[1]
@@ -73,40 +83,43 @@ def attention_weights(queries: torch.Tensor, keys: torch.Tensor, scale: float) -
 
 
 class CausalAttention(torch.autograd.Function):
-    """Exact attention, tile by tile; its weights are computed again going back, never kept."""
+    """Exact attention, tile by tile. Of short blocks the weights are kept for going back, a fifth
+    more of what a block keeps; of long ones they are computed again.
+    """
 
     @staticmethod
     def forward(ctx, queries, keys, values, scale, rate):
-        ctx.save_for_backward(queries, keys, values)
         ctx.scale, ctx.rate, ctx.seed = scale, rate, draw_seed() if rate else 0
-        masks, out = Masks(ctx.seed, rate) if rate else None, torch.empty_like(queries)
+        masks, out, kept = Masks(ctx.seed, rate) if rate else None, torch.empty_like(queries), []
         for head, query, key in tiles(queries):
             weights = attention_weights(queries[head, query], keys[head, key], scale)
+            if is_short(queries):
+                kept.append(weights)
             if rate:
-                weights *= masks.next(weights)
-            out[head, query] = torch.bmm(weights, values[head, key])
+                weights = weights * masks.next(weights)
+            torch.bmm(weights, values[head, key], out=out[head, query])
+        ctx.save_for_backward(queries, keys, values, *kept)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        queries, keys, values = ctx.saved_tensors
+        queries, keys, values, *kept = ctx.saved_tensors
         masks = Masks(ctx.seed, ctx.rate) if ctx.rate else None
-        grad_queries, grad_keys, grad_values = (
-            torch.zeros_like(tensor) for tensor in (queries, keys, values)
-        )
-        for head, query, key in tiles(queries):
+        make = torch.empty_like if kept else torch.zeros_like  # long blocks: several tiles add up
+        grad_queries, grad_keys, grad_values = map(make, (queries, keys, values))
+        for number, (head, query, key) in enumerate(tiles(queries)):
             part, asked, known = gradient[head, query], queries[head, query], keys[head, key]
-            weights = attention_weights(asked, known, ctx.scale)
+            weights = kept[number] if kept else attention_weights(asked, known, ctx.scale)
             grad_weights = torch.bmm(part, values[head, key].transpose(1, 2))
-            kept = weights
+            used = weights
             if ctx.rate:
                 mask = masks.next(weights)
-                kept, grad_weights = weights * mask, grad_weights.mul_(mask)
-            grad_values[head, key] += torch.bmm(kept.transpose(1, 2), part)
+                used, grad_weights = weights * mask, grad_weights.mul_(mask)
             grad_scores = softmax_backward(grad_weights, weights, -1, weights.dtype)
-            grad_scores *= ctx.scale
-            grad_queries[head, query] = torch.bmm(grad_scores, known)
-            grad_keys[head, key] += torch.bmm(grad_scores.transpose(1, 2), asked)
+            grad_queries[head, query] = times(ctx.scale, grad_scores, known)
+            add = torch.Tensor.copy_ if kept else torch.Tensor.add_
+            add(grad_values[head, key], torch.bmm(used.transpose(1, 2), part))
+            add(grad_keys[head, key], times(ctx.scale, grad_scores.transpose(1, 2), asked))
         return grad_queries, grad_keys, grad_values, None, None
 
 

@@ -7,11 +7,23 @@ so that only a chunk of them lives. (The idea is that of Liger Kernel, arXiv:241
 
 import torch
 
-ROWS_ON_CPU, ROWS_ON_CARD = 256, 4096  # what stays in the caches; what keeps a card busy
+ROWS_ON_CPU, ROWS_ON_CARD = 512, 4096  # of logits at once: what keeps the products busy
+IN_CACHE = 8 * 2**20  # bytes of shares in float32, which a CPU passes over five times
 
 
 def rows_at_once(device: str) -> int:
     return ROWS_ON_CPU if device == "cpu" else ROWS_ON_CARD
+
+
+def shares_at_once(device: str, vocabulary: int) -> int:
+    """Return the rows of which shares exist at the same time."""
+    return max(1, IN_CACHE // (4 * vocabulary)) if device == "cpu" else ROWS_ON_CARD
+
+
+def chunk_bytes(device: str, vocabulary: int, item: int) -> int:
+    """Return what logits (of `item` bytes), a copy of some and their shares take."""
+    shares = 2 * 4 * shares_at_once(device, vocabulary)
+    return vocabulary * (rows_at_once(device) * item + shares)
 
 
 def next_token_loss(
@@ -34,7 +46,8 @@ def next_token_loss(
 class FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, padded, targets, count):
-        rows, vocabulary = rows_at_once(states.device.type), len(weight)
+        device, vocabulary = states.device.type, len(weight)
+        rows, at_once = rows_at_once(device), shares_at_once(device, vocabulary)
         grad_states = torch.empty_like(states)
         grad_padded = torch.zeros_like(padded) if ctx.needs_input_grad[1] else None
         logits = states.new_empty(min(rows, len(states)), len(padded))
@@ -45,11 +58,8 @@ class FusedLoss(torch.autograd.Function):
             products[len(target) :] = 0
             scores = products[: len(target)]
             scores[:, vocabulary:] = -torch.inf
-            # Shares are float32: in fp16 that of a token beyond 17 nats is 0, its loss infinite.
-            shares = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
-            share = shares.gather(1, target)
-            loss += nats_of(share, scores, target).sum()
-            scores.copy_(shares.scatter_(1, target, share - 1))
+            for some, wanted in zip(scores.split(at_once), target.split(at_once), strict=True):
+                loss += to_gradients(some, wanted)
             torch.mm(products, padded, out=grad_states[start : start + rows])
             if grad_padded is not None:
                 grad_padded.addmm_(products.T, part)
@@ -61,9 +71,22 @@ class FusedLoss(torch.autograd.Function):
     def backward(ctx, grad_loss):
         grad_states, grad_padded = ctx.saved_tensors
         scale, grad_weight = grad_loss / ctx.count, None
-        if grad_padded is not None:
-            grad_weight = grad_padded.mul_(scale)[: len(ctx.like)].to(ctx.like.dtype)
+        if grad_padded is not None:  # in float32 a CPU multiplies faster than in bf16
+            grad_weight = grad_padded[: len(ctx.like)].to(ctx.like.dtype).mul_(scale)
         return grad_states.mul_(scale), grad_weight, None, None, None
+
+
+def to_gradients(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the summed loss of logits, (rows, vocabulary), and put its gradients in their place.
+
+    `target`: (rows, 1). Shares are float32: in fp16 that of a token beyond 17 nats is 0, its loss
+    infinite.
+    """
+    shares = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    share = shares.gather(1, target)
+    nats = nats_of(share, scores, target).sum()
+    scores.copy_(shares.scatter_(1, target, share - 1))
+    return nats
 
 
 def nats_of(share: torch.Tensor, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

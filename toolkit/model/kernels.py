@@ -16,6 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from toolkit.model.cpu_kernels import causal_attention, drop
+from toolkit.model.cpu_products import Project, has_matrix_units
 from toolkit.model.library_internals import copy_all, linear_pointwise, reorder_linear_weight
 from toolkit.model.precision import DTYPES
 
@@ -166,6 +167,13 @@ class CPUKernels(Kernels):
     def embed(self, ids, weight, shared=False):
         # Where the head brings a whole gradient, add a few rows to it, not a second whole one.
         return functional.embedding(ids, weight, sparse=shared)
+
+    def project(self, x, weight, bias):
+        if x.dtype != torch.bfloat16 or not has_matrix_units() or not torch.is_grad_enabled():
+            return super().project(x, weight, bias)
+        rows = x.reshape(-1, x.shape[-1])
+        made = self.copy_of(weight, x.dtype, len(weight))
+        return Project.apply(rows, weight, bias.to(x.dtype), made).view(*x.shape[:-1], -1)
 
     def attend(self, number, queries, keys, values, scale, rate):
         if queries.dtype == torch.float32 and not rate:

@@ -40,6 +40,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "vocabulary": start["vocab_size"],
             "from_scratch": start["from_scratch"],
             "completions": made["results"]["completions"],
+            "conversations": made["results"].get("conversations", False),
             "separator": json.dumps(made["options"]["completion_separator"].replace("\\n", "\n")),
             "flags": shlex.join(map(last_part, flags)) or "(none)",
             "hashes": hashes_of(records, run.path / "model"),

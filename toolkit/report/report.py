@@ -12,6 +12,7 @@ from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
 from toolkit.report.markdown import fenced, in_code, plain
 from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
+from toolkit.report.samples_page import endings
 from toolkit.report.verdict import judge, judge_copying
 from toolkit.run.console import shown
 from toolkit.run.options import as_command
@@ -40,6 +41,8 @@ ACCOUNT = {
     "padding_tokens": "padding beside them",
     "tokens_left_over": "tokens left over (less than a block)",
     "examples_dropped_too_long": "examples dropped (longer than a block)",
+    "conversations_shortened": "conversations without their oldest turns (longer than a block)",
+    "answers_left_out": "answers in these turns",
     "tokens_dropped_too_long": "tokens dropped with them",
 }
 
@@ -59,6 +62,7 @@ def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
         finalize=without_commands,
     )
     environment.filters |= {"plain": plain, "in_code": in_code}
+    environment.globals["endings"] = endings
     environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
     return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
 
@@ -86,7 +90,7 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (
-            "Openings of test documents, continued by both models with the same seeds: "
+            f"{opened_by(results)} by both models with the same seeds: "
             f"temperature {EXAMINED.temperature:g}, top-p {EXAMINED.top_p:g}, top-k "
             f"{EXAMINED.top_k}, up to {EXAMINED.max_new_tokens} tokens."
         ),
@@ -96,6 +100,12 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         **setting_facts(records, results),
         **machine_facts(records),
     }
+
+
+def opened_by(results: dict[str, dict[str, Any]]) -> str:
+    if results["create_dataset"].get("conversations"):
+        return "First messages of test conversations, answered"
+    return "Openings of test documents, continued"
 
 
 def title_of(records: dict[str, dict[str, Any]]) -> str:

@@ -79,13 +79,13 @@ def extreme_passages(
 
 
 def text_of(blocks: Dataset, tokenizer: PreTrainedTokenizerFast, pieces: Pieces, piece: int) -> str:
-    """Return the beginning of a passage; of an example, of its completion."""
+    """Return the beginning of a passage; of an example, of what is learned of it."""
     size = block_size_of(blocks)
     row = blocks[int(pieces.blocks[piece])]
     begin = int(pieces.starts[piece]) % size
     stop = size
-    if "length" in row:
-        begin, stop = int(row["prompt_tokens"]), int(row["length"])
+    if "learned" in row:
+        begin, stop = int(row["learned"][0]), int(row["length"])
     elif piece + 1 < len(pieces.starts) and pieces.blocks[piece + 1] == pieces.blocks[piece]:
         stop = int(pieces.starts[piece + 1]) % size
     text = tokenizer.decode(row["input_ids"][begin:stop], skip_special_tokens=True).strip()

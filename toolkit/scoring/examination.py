@@ -19,7 +19,8 @@ from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.windows import Collate, Pieces
 from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import EXAMINED, Sampling, openings, prompt_ids, shortened
+from toolkit.writing.sampling import EXAMINED, Sampling, openings, shortened
+from toolkit.writing.talks import continue_prompts
 
 MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
@@ -35,17 +36,21 @@ class Examination:
     stride: int
     precision: str
     seed: int
+    sampling: Sampling = EXAMINED
 
-    def prompts(self) -> list[str]:
+    def prompts(self) -> list[tuple[str, ...]]:
         return openings(self.test, self.tokenizer)
 
     def examples(self) -> list[tuple[list[int], str]]:
-        """Return prompt ids and reference text of the examples to complete; none of plain text."""
+        """Return prompt ids and reference text of the examples to complete; none of plain text.
+
+        A conversation's reference is its last answer.
+        """
         if "length" not in self.test.column_names:
             return []
         found = []
         for row in self.test.select(range(min(MOST_COMPLETIONS, len(self.test)))):
-            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["prompt_tokens"])
+            ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["learned"][-2])
             found.append((ids[:start], self.decode(ids[start:])))
         return found
 
@@ -53,11 +58,14 @@ class Examination:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
-        """Return a prompt and each model's continuations of it, an entry a prompt."""
-        entries: list[dict[str, Any]] = [{"prompt": prompt} for prompt in self.prompts()]
+        """Return prompts, each with both models' continuations and how these ended."""
+        entries: list[dict[str, Any]] = [
+            {"prompt": prompt, "endings": {}} for prompt, *_ in self.prompts()
+        ]
         for name, outcome in outcomes.items():
-            for entry, continuations in zip(entries, outcome.samples, strict=True):
-                entry[name] = [self.decode(ids) for ids in continuations]
+            for number, entry in enumerate(entries):
+                entry[name] = outcome.texts[number]
+                entry["endings"][name] = outcome.endings[number]
         return entries
 
 
@@ -65,12 +73,15 @@ class Examination:
 class Outcome:
     """Of one model: `sums` by piece (see `score_pieces`), `samples` and greedy `completions`.
 
-    `samples`: token ids, by prompt and continuation. `completions`: text, by example.
+    `samples`: token ids, by prompt and continuation; `texts`, what they say, and `endings`, how
+    they ended, in words. `completions`: text, by example.
     """
 
     sums: dict[str, np.ndarray]
     samples: list[list[list[int]]]
     completions: list[str]
+    texts: list[list[str]]
+    endings: list[list[str]]
 
 
 def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
@@ -80,24 +91,22 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     )
     positions = model.config.n_positions
     generator = Generator(model, exam.tokenizer, exam.precision)
-    sampling = shortened(EXAMINED, positions // 2)
-    prompts = [
-        prompt_ids(prompt, exam.tokenizer, positions, sampling.max_new_tokens)
-        for prompt in exam.prompts()
-    ]
-    continued = continue_all(generator, prompts, [sampling] * len(prompts), exam.seed)
-    samples = [[row.new for row in group] for group in continued]
+    sampling = shortened(exam.sampling, positions // 2)
+    continued = continue_prompts(generator, exam.prompts(), sampling, exam.seed)
+    samples = [[talk.new for talk in group] for group in continued]
     examples = exam.examples()
     longest = max((len(encode_text(text, exam.tokenizer)) for _, text in examples), default=0)
-    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1)
+    greedy = Sampling(longest + 1, 0.0, 1.0, 0, 1, stop=exam.sampling.stop)
     settings = [shortened(greedy, positions - len(ids)) for ids, _ in examples]
     bar = tqdm(desc=f"{label}: completions", total=len(examples), leave=False)
     completed = continue_all(
         generator, [ids for ids, _ in examples], settings, exam.seed, bar.update
     )
     bar.close()
-    completions = [exam.decode(group[0].new) for group in completed]
-    return Outcome(sums, samples, completions)
+    completions = [group[0].text for group in completed]
+    texts = [[talk.text for talk in group] for group in continued]
+    endings = [[talk.ending for talk in group] for group in continued]
+    return Outcome(sums, samples, completions, texts, endings)
 
 
 def read_outcome(path: Path, key: str) -> Outcome | None:
@@ -119,4 +128,5 @@ def keep_outcome(path: Path, key: str, outcome: Outcome) -> None:
     One text holds all but the sums: of several, the order in the file differs from time to time.
     """
     rest = {"key": key, "samples": outcome.samples, "completions": outcome.completions}
+    rest |= {"texts": outcome.texts, "endings": outcome.endings}
     write_atomically(path, save(outcome.sums, {"rest": json.dumps(rest)}))

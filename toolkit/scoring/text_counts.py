@@ -43,16 +43,20 @@ def count_text(
                 pieces.starts[piece + 1] - number * size if piece + 1 < cuts[number + 1] else size
             )
             places = np.flatnonzero(labels[begin:stop] != -100) + begin
-            if not len(places):
-                continue
-            text, lengths = read(labels[places], number * size + int(places[0]))
-            joined = inside and text and not text[0].isspace()
-            for name, length in lengths.items():
-                counts[name][piece] = length
-            counts["words"][piece] -= bool(joined)
-            inside = not text[-1].isspace() if text else inside
-            inside = inside and labels[places[-1]] != tokenizer.eos_token_id
+            for run in stretches(places):
+                text, lengths = read(labels[run], number * size + int(run[0]))
+                joined = inside and text and not text[0].isspace()
+                for name, length in lengths.items():
+                    counts[name][piece] += length
+                counts["words"][piece] -= bool(joined)
+                inside = not text[-1].isspace() if text else inside
+                inside = inside and labels[run[-1]] != tokenizer.eos_token_id
     return counts
+
+
+def stretches(places: np.ndarray) -> list[np.ndarray]:
+    """Return places as runs without a gap: of a conversation, an answer is one."""
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
 
 
 def spelled(tokenizer: PreTrainedTokenizerFast) -> Reader:

@@ -34,7 +34,7 @@ def block_size_of(blocks: Dataset) -> int:
 
 
 def find_pieces(blocks: Dataset, end_of_text: int) -> Pieces:
-    """Return the pieces of packed blocks; of prompt/completion examples, each row is one."""
+    """Return the pieces of packed blocks; of examples, each row is one."""
     size = block_size_of(blocks)
     starts = np.arange(len(blocks)) * size
     if "length" in blocks.column_names:

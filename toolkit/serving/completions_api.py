@@ -57,19 +57,13 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
         app.add_exception_handler(kind, answer_error)
     common = {"object": "model", "created": int(time.time()), "owned_by": "this machine"}
 
-    def known(model: str) -> Generator:
-        if model not in generators:
-            message = f"model {model}: there is none; there are {', '.join(generators)}"
-            raise Refusal(message, 404, "model_not_found", "model")
-        return generators[model]
-
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, **common} for name in generators]}
 
     @app.get("/v1/models/{name:path}")
     def model(name: str) -> dict[str, Any]:
-        known(name)
+        engine.generator(name)
         return {"id": name, **common}
 
     @app.get("/health")
@@ -80,7 +74,7 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
 
     @app.post("/v1/completions")
     async def completions(asked: CompletionRequest, request: Request) -> Any:
-        generator, answers = known(asked.model), asyncio.Queue()
+        generator, answers = engine.generator(asked.model), asyncio.Queue()
         rows = continuations_for(asked, generator, answers)
         choices = [
             Choice(number, row, generator.tokenizer, asked.echo) for number, row in enumerate(rows)
@@ -104,7 +98,7 @@ def continuations_for(
     asked: CompletionRequest, generator: Generator, answers: asyncio.Queue
 ) -> list[Continuation]:
     """Return a continuation for each choice, which reports to `answers` under its number."""
-    sampling, rows = asked.sampling(), []
+    sampling, rows = asked.sampling(asked.max_tokens), []
     for prompt in asked.prompt:
         ids = prompt_tokens(prompt, asked.max_tokens, generator)
         drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64

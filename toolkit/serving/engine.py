@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 
+from toolkit.serving.request import Refusal
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
 
@@ -56,6 +57,13 @@ class Engine:
         self.generators, self.closing = generators, False
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self.work, name="generating", daemon=True)
+
+    def generator(self, name: str) -> Generator:
+        """Return the generator of this name. Raises Refusal if there is none."""
+        if name not in self.generators:
+            message = f"model {name}: there is none; there are {', '.join(self.generators)}"
+            raise Refusal(message, 404, "model_not_found", "model")
+        return self.generators[name]
 
     def submit(self, name: str, rows: list[Continuation]) -> None:
         """Queue continuations for the generator of this name. Raises Busy if too many wait."""

@@ -5,6 +5,9 @@ const stop = document.getElementById("stop");
 const problem = document.getElementById("problem");
 const likeliest = document.getElementById("likeliest");
 const facts = new WeakMap(); // of each token's element: what the server says of it
+const chat = "chat" in form.dataset; // the models have learned from conversations
+const columnOf = (model) => document.getElementById(model);
+let talks = {}; // what each model was told, and has answered
 let request = null;
 
 form.addEventListener("submit", (event) => {
@@ -12,7 +15,16 @@ form.addEventListener("submit", (event) => {
   generate();
 });
 form.prompt.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  const sends = event.ctrlKey || event.metaKey || (chat && !event.shiftKey && !event.isComposing);
+  if (event.key !== "Enter" || !sends) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+document.getElementById("reset")?.addEventListener("click", () => {
+  request?.abort();
+  talks = {};
+  for (const part of document.querySelectorAll(".columns .text, .columns .end")) part.textContent = "";
+  form.prompt.focus();
 });
 stop.addEventListener("click", () => request.abort());
 addEventListener("pagehide", () => request?.abort()); // else a page kept for "back" goes on
@@ -33,14 +45,15 @@ async function generate() {
   request = new AbortController();
   busy(true);
   try {
-    const answer = await fetch("continue", {
+    if (chat) converse(asked);
+    const answer = await fetch(chat ? "answer" : "continue", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(asked),
       signal: request.signal,
     });
     if (!answer.ok) throw new Error((await answer.json()).error.message);
-    for (const column of document.querySelectorAll(".columns .card")) clear(column, asked.prompt);
+    for (const column of document.querySelectorAll(".columns .card")) begin(column, asked);
     for await (const line of linesOf(answer.body)) show(JSON.parse(line));
   } catch (error) {
     if (error.name === "AbortError") end("stopped");
@@ -60,17 +73,36 @@ async function* linesOf(body) {
   }
 }
 
-function clear(column, prompt) {
+function converse(asked) {
+  const message = { role: "user", content: asked.prompt };
+  delete asked.prompt;
+  asked.talks = {};
+  for (const { id } of document.querySelectorAll(".columns .card")) {
+    asked.talks[id] = [...(talks[id] ?? []), message];
+  }
+}
+
+function begin(column, asked) {
   const before = document.createElement("span");
+  const text = column.querySelector(".text");
   before.className = "prompt";
-  before.textContent = prompt;
-  column.querySelector(".text").replaceChildren(before);
+  if (chat) {
+    talks[column.id] = asked.talks[column.id];
+    before.textContent = `${text.childNodes.length ? "\n\n" : ""}${talks[column.id].at(-1).content}\n`;
+    talks[column.id].push({ role: "assistant", content: "" });
+    form.prompt.value = "";
+  } else {
+    before.textContent = asked.prompt;
+    text.replaceChildren();
+  }
+  text.append(before);
   column.querySelector(".end").textContent = "…";
 }
 
 function show(event) {
-  const column = document.getElementById(event.model);
+  const column = columnOf(event.model);
   const text = column.querySelector(".text");
+  if (chat) talks[event.model].at(-1).content += event.text;
   if (event.text) {
     const token = document.createElement("span");
     token.className = "token";
@@ -82,7 +114,8 @@ function show(event) {
   }
   if (event.finish === "error") complain("the server failed to generate");
   const why = { stop: "ended", length: "the limit", error: "failed" }[event.finish];
-  if (why) column.querySelector(".end").textContent = `${event.tokens} tokens, ${why}`;
+  const ending = event.tokens || !why ? `${event.tokens} tokens, ${why}` : "ended at once: no text";
+  if (why) column.querySelector(".end").textContent = ending;
 }
 
 function end(why) {

@@ -35,17 +35,20 @@ POLICY = (
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
 
 
-class Asked(BaseModel):
-    """What the page sends: a prompt, and the values of its controls."""
+class Settings(BaseModel):
+    """The values of the page's controls."""
 
     model_config = ConfigDict(extra="forbid")
-    prompt: str
     temperature: float
     top_p: float
     top_k: int
     max_new_tokens: int
     repetition_penalty: float
     seed: int
+
+
+class Asked(Settings):
+    prompt: str
 
 
 def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling) -> None:
@@ -72,13 +75,7 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     async def continue_both(asked: Asked) -> StreamingResponse:
         answers: asyncio.Queue = asyncio.Queue()
         rows = one_a_model(asked, sampling, engine, answers)
-        try:
-            for name, row in rows.items():
-                engine.submit(name, [row])
-        except Busy:
-            for row in rows.values():
-                row.cancelled = True
-            raise
+        submit_all(engine, rows)
         lines = as_lines(rows, answers, tuned.tokenizer)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
@@ -89,15 +86,7 @@ def one_a_model(
     """Return a continuation for each model; each reports to `answers` under its name."""
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
-    if not 0 <= asked.seed < 2**32:
-        raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
-    wanted = asked.model_dump(exclude={"prompt", "seed"})
-    sampling = dataclasses.replace(sampling, num_samples=1, **wanted)
-    try:
-        require_possible(sampling)
-    except ValueError as error:
-        raise Refusal(str(error)) from None
-    rows = {}
+    sampling, rows = sampling_of(asked, sampling), {}
     for name, generator in engine.generators.items():
         ids = all_prompt_ids(asked.prompt, generator.tokenizer)
         positions = generator.model.config.n_positions
@@ -109,9 +98,40 @@ def one_a_model(
                 f"max_new_tokens must be at most {room} after this prompt of {len(ids)} tokens, "
                 f"got {most}"
             )
-        progress = reporting_to(answers, name)
-        rows[name] = Continuation(ids, sampling, asked.seed, likeliest=LIKELIEST, progress=progress)
+        rows[name] = continuation(name, ids, sampling, asked.seed, answers)
     return rows
+
+
+def sampling_of(asked: Settings, sampling: Sampling) -> Sampling:
+    """Return the sampling that the page's controls ask for; the rest as it was."""
+    if not 0 <= asked.seed < 2**32:
+        raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
+    controls = {name: getattr(asked, name) for name in Settings.model_fields if name != "seed"}
+    sampling = dataclasses.replace(sampling, num_samples=1, **controls)
+    try:
+        require_possible(sampling)
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    return sampling
+
+
+def continuation(
+    name: str, ids: list[int], sampling: Sampling, seed: int, answers: asyncio.Queue
+) -> Continuation:
+    """Return what reports to `answers` under a model's name, with the likeliest tokens."""
+    progress = reporting_to(answers, name)
+    return Continuation(ids, sampling, seed, likeliest=LIKELIEST, progress=progress)
+
+
+def submit_all(engine: Engine, rows: dict[str, Continuation]) -> None:
+    """Let every model write, or none."""
+    try:
+        for name, row in rows.items():
+            engine.submit(name, [row])
+    except Busy:
+        for row in rows.values():
+            row.cancelled = True
+        raise
 
 
 async def as_lines(

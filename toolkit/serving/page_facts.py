@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from toolkit.corpus.conversations import ASSISTANT, USER
 from toolkit.report.plots import (
     PANELS,
     Story,
@@ -42,12 +43,14 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
     story = Story(history, trained["best_step"], trained["stopped_early"], metrics)
     panels = [draw for draw in panels_of(story, PANELS) if draw in (draw_losses, draw_perplexities)]
     missing = {"No test figures": no_figures, "No report": no_report}
+    chat = results["create_dataset"].get("conversations", False)
     values = dataclasses.asdict(sampling) | {"seed": run.seed}
     return {
         "title": title_of(records),
         "run": run.path.name,
         "has_report": no_report is None,
-        "prompts": [sample["prompt"] for sample in samples[:MOST_PROMPTS]],
+        "chat": chat,
+        "prompts": [as_typed(sample["prompt"], chat) for sample in samples[:MOST_PROMPTS]],
         "controls": [
             {"name": name, "title": title, "step": step, "least": least, "value": values[name]}
             for name, (title, step, least) in CONTROLS.items()
@@ -59,6 +62,11 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
         **(table_of(metrics) if metrics else {"rows": []}),
         **data_facts(results, results["train_test_split"]["test_13_token_windows_in_train"]),
     }
+
+
+def as_typed(prompt: str, chat: bool) -> str:
+    """Return a sample's prompt as a person would type it: of a conversation the message alone."""
+    return prompt.rpartition(USER)[2].removesuffix(ASSISTANT).rstrip() if chat else prompt
 
 
 def results_of(step: str, run: RunDirectory) -> tuple[dict[str, Any], str | None]:

@@ -57,30 +57,27 @@ class StreamOptions(BaseModel):
     )
 
 
-class CompletionRequest(BaseModel):
-    """OpenAI's fields, and top_k, min_p, repetition_penalty. Null is as good as left out."""
+class SamplingRequest(BaseModel):
+    """What both routes take of OpenAI's fields, and top_k, min_p, repetition_penalty.
+
+    Null is as good as left out.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
-    prompt: Annotated[list[str | list[int]], BeforeValidator(as_list)]
-    max_tokens: int = Field(16, ge=0)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     n: int = Field(1, ge=1)
-    best_of: int = Field(1, ge=1)
     stop: str | list[str] = []
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    logprobs: int | None = Field(None, ge=0, le=5)
-    echo: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     presence_penalty: Unsupported = 0
     frequency_penalty: Unsupported = 0
     logit_bias: Unsupported = {}
-    suffix: Unsupported = ""
     user: str = ""
 
     @model_validator(mode="before")
@@ -91,18 +88,11 @@ class CompletionRequest(BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
     @model_validator(mode="after")
-    def fits_together(self) -> "CompletionRequest":
+    def samples_well(self) -> "SamplingRequest":
         if 0 < self.temperature < LEAST_TEMPERATURE:
             raise ValueError(f"temperature: must be 0 or at least {LEAST_TEMPERATURE:g}")
-        if self.best_of not in (1, self.n):
-            raise ValueError("best_of: other than n is not supported; leave it out")
-        if not self.max_tokens and not self.echo:
-            raise ValueError("max_tokens: must be at least 1, or echo true")
         if self.stream_options and not self.stream:
             raise ValueError("stream_options: only with stream")
-        if len(self.prompt) * self.n > MOST_CHOICES:
-            choices = f"{len(self.prompt)} x {self.n}"
-            raise ValueError(f"prompt, n: {choices} is above {MOST_CHOICES} choices")
         if len(self.stops) > 4 or not all(self.stops):
             raise ValueError("stop: must be up to 4 texts, none of them empty")
         return self
@@ -111,9 +101,9 @@ class CompletionRequest(BaseModel):
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
-    def sampling(self) -> Sampling:
+    def sampling(self, most_tokens: int) -> Sampling:
         return Sampling(
-            self.max_tokens,
+            most_tokens,
             self.temperature,
             self.top_p,
             self.top_k,
@@ -122,3 +112,25 @@ class CompletionRequest(BaseModel):
             self.repetition_penalty,
             tuple(self.stops),
         )
+
+
+class CompletionRequest(SamplingRequest):
+    """A prompt, or several, to be continued."""
+
+    prompt: Annotated[list[str | list[int]], BeforeValidator(as_list)]
+    max_tokens: int = Field(16, ge=0)
+    best_of: int = Field(1, ge=1)
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool = False
+    suffix: Unsupported = ""
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "CompletionRequest":
+        if self.best_of not in (1, self.n):
+            raise ValueError("best_of: other than n is not supported; leave it out")
+        if not self.max_tokens and not self.echo:
+            raise ValueError("max_tokens: must be at least 1, or echo true")
+        if len(self.prompt) * self.n > MOST_CHOICES:
+            choices = f"{len(self.prompt)} x {self.n}"
+            raise ValueError(f"prompt, n: {choices} is above {MOST_CHOICES} choices")
+        return self

@@ -33,21 +33,27 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(
     generators: dict[str, Generator], run: RunDirectory, sampling: Sampling, host: str, port: int
 ) -> None:
-    """Serve OpenAI's completions at /v1, and at / a page that begins with these settings.
+    """Serve OpenAI's routes at /v1, and at / a page that begins with these settings.
 
     Raises UserError if packages lack or the port is taken.
     """
     try:
         import uvicorn
 
+        from toolkit.serving.chat_api import add_chat
+        from toolkit.serving.chat_page import add_chat_page
         from toolkit.serving.completions_api import completions_app
         from toolkit.serving.page import add_page
     except ImportError:
         raise UserError(NEEDS) from None
     listener = listen(host, port)
+    conversations = run.results("create_dataset").get("conversations", False)
     address = f"http://{host}:{listener.getsockname()[1]}"
     app = completions_app(generators, [host, *LOOPBACK] if host in LOOPBACK else None)
+    add_chat(app, app.state.engine, conversations)
     add_page(app, app.state.engine, run, sampling)
+    if conversations:
+        add_chat_page(app, app.state.engine, sampling)
     say(f"serving {' and '.join(generators)} at {address}/v1 ; page: {address} ; Ctrl-C ends")
     config = uvicorn.Config(app, log_level="warning", lifespan="on")
     # uvicorn answers both signals by finishing, and then sends them once more.

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from toolkit.model.fused_loss import rows_at_once
+from toolkit.model.fused_loss import chunk_bytes
 from toolkit.model.kernels import ALIGNMENT, choose_kernels
 from toolkit.model.precision import autocast
 from toolkit.model.trainable import plain_model
@@ -49,7 +49,7 @@ def memory_need(model: torch.nn.Module, block_size: int, precision: str) -> Memo
     for tensor in (*model.parameters(), *kernels.copies.values()):
         kept.pop(tensor.untyped_storage().data_ptr(), None)
     item, width = states.element_size(), config.vocab_size + ALIGNMENT
-    chunk = rows_at_once(device) * width * (2 * item + 4)  # scores, a copy, and float32 shares
+    chunk = chunk_bytes(device, width, item)
     copies = 0 if precision == "fp32" else sum(w.numel() * item for w in model.parameters())
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
     head = 2 * width * config.n_embd * item  # its gradient, and the embedding's to be added to it

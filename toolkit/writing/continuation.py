@@ -41,6 +41,13 @@ class Continuation:
         return self.stream.text if self.stream else ""
 
     @property
+    def ending(self) -> str:
+        """How it ended, in words: by itself, or cut off by its limit."""
+        if self.finish == "stop":
+            return "ended by itself" if self.text.strip() else "ended at once: no text"
+        return f"cut at {len(self.new)} tokens"
+
+    @property
     def columns(self) -> int:
         """Columns of the cache that it may come to need."""
         return len(self.prompt) + self.sampling.max_new_tokens

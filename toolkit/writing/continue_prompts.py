@@ -2,33 +2,9 @@
 
 from collections.abc import Callable
 
-from transformers import PreTrainedTokenizerFast
-
-from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, prompt_ids
-
-
-def continue_prompts(
-    model: GPT2LMHeadModel,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: list[str],
-    sampling: Sampling,
-    seed: int,
-    precision: str = "fp32",
-    done: Callable[[], object] = lambda: None,
-) -> list[list[str]]:
-    """Return `num_samples` continuations of each prompt (without it), each up to its end-of-text.
-
-    An empty prompt starts a document. One too long for the context keeps its end. Prompt number n
-    is continued from seed + n, alone as among others. `done` is called at each one's end.
-    """
-    positions, most = model.config.n_positions, sampling.max_new_tokens
-    given = [prompt_ids(prompt, tokenizer, positions, most) for prompt in prompts]
-    generator = Generator(model, tokenizer, precision)
-    groups = continue_all(generator, given, [sampling] * len(given), seed, done)
-    return [[row.text for row in group] for group in groups]
+from toolkit.writing.sampling import Sampling
 
 
 def continue_all(
@@ -47,14 +23,10 @@ def continue_all(
     groups = [
         [
             Continuation(ids, sampling, seed + number, sample, progress=progress)
-            # Greedy has one answer; it is repeated as often as asked.
-            for sample in range(1 if sampling.temperature == 0 else sampling.num_samples)
+            for sample in range(sampling.num_samples)
         ]
         for number, (ids, sampling) in enumerate(zip(prompts, samplings, strict=True))
     ]
     rows = [row for group in groups for row in group]
     generator.finish_all(sorted(rows, key=lambda row: row.columns, reverse=True))
-    return [
-        group * (sampling.num_samples // len(group))
-        for group, sampling in zip(groups, samplings, strict=True)
-    ]
+    return groups

@@ -55,6 +55,11 @@ class Generator:
             self.step()
 
     @property
+    def positions(self) -> int:
+        """The longest context of the model, in tokens."""
+        return self.model.config.n_positions
+
+    @property
     def busy(self) -> bool:
         return bool(self.rows or self.waiting)
 

@@ -16,8 +16,10 @@ with lazily():
 
     from toolkit.corpus.tokenizing import encode_text
 
-USUAL_NEW_TOKENS = 100  # where nobody says how many, and the model has room for them
+SHORTEST_USUAL, LONGEST_USUAL = 40, 300  # new tokens, where nobody says how many
 OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
+TURNS = 3  # of a conversation that are answered, at most
+MOST_SEED = 2**32 - 1
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
 
@@ -49,6 +51,18 @@ def shortened(sampling: Sampling, most_tokens: int) -> Sampling:
     return Sampling(**{**vars(sampling), "max_new_tokens": tokens})
 
 
+def usual_new_tokens(split: dict[str, Any], positions: int) -> int:
+    """Return how long a continuation may become where nobody says: half as long again as a text.
+
+    `split`: step 5's results. Of examples what counts is all that is learned of one.
+    """
+    account = split["splits"]["test"]
+    learned = account.get("tokens_learned", account["tokens_read"])
+    suiting = math.ceil(1.5 * learned / max(1, account["documents"]) / 10) * 10
+    longest = min(LONGEST_USUAL, 3 * positions // 4)
+    return max(min(SHORTEST_USUAL, longest), min(suiting, longest))
+
+
 def require_possible(settings: Any, prefix: str = "") -> None:
     """Raise ValueError, naming the setting, unless all settings make sense.
 
@@ -74,6 +88,11 @@ def require_possible(settings: Any, prefix: str = "") -> None:
             f"{prefix}temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}, "
             f"got {settings.temperature}"
         )
+    if settings.temperature == 0 and settings.num_samples > 1:
+        raise ValueError(
+            f"{prefix}temperature 0 is greedy: it has one answer, so {prefix}num_samples must be "
+            f"1, got {settings.num_samples}"
+        )
     if not 0 < settings.top_p <= 1:
         raise ValueError(f"{prefix}top_p must lie above 0 and up to 1, got {settings.top_p}")
     if not all(settings.stop or ()):
@@ -88,12 +107,10 @@ def prompt_ids(
     return all_prompt_ids(prompt, tokenizer)[new_tokens - positions :]
 
 
-def require_room(new_tokens: int, positions: int) -> None:
+def require_room(new_tokens: int, positions: int, name: str = "--max_new_tokens") -> None:
     """Refuse continuations that leave no room for a prompt."""
     if new_tokens >= positions:
-        raise UserError(
-            f"--max_new_tokens {new_tokens}: the model has {positions} positions; ask for fewer"
-        )
+        raise UserError(f"{name} {new_tokens}: the model has {positions} positions; ask for fewer")
 
 
 def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -107,13 +124,18 @@ def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]
 
 def openings(
     blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS, words: int = WORDS
-) -> list[str]:
-    """Return the first words of up to `count` documents in the blocks; of examples, the prompts."""
-    found = []
+) -> list[tuple[str, ...]]:
+    """Return the first words of up to `count` documents in the blocks, each alone in a tuple.
+
+    Of examples, what is given: the prompt, or what others say in a conversation.
+    """
+    found: list[tuple[str, ...]] = []
     for block in blocks:
-        if "length" in block:
-            prompt = block["input_ids"][: int(block["prompt_tokens"])]
-            found += [tokenizer.decode(prompt)] if len(found) < count else []
+        if "learned" in block:
+            if len(found) < count:
+                ends = [0, *map(int, block["learned"][:-1])][: 2 * TURNS]
+                given = zip(ends[::2], ends[1::2], strict=True)
+                found.append(tuple(tokenizer.decode(block["input_ids"][b:e]) for b, e in given))
             continue
         starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
         for start in starts:
@@ -122,5 +144,5 @@ def openings(
             opening = line.split(" ")[:words]
             whole = end or len(line.split(" ")) > words  # else the last word may be cut
             if whole and line.strip() and len(found) < count:
-                found.append(" ".join(opening).rstrip())
-    return found or [""]
+                found.append((" ".join(opening).rstrip(),))
+    return found or [("",)]

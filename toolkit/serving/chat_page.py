@@ -1,0 +1,40 @@
+"""The page's chat: both models answer, each in the conversation that it has had."""
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from toolkit.corpus.conversations import read_messages
+from toolkit.serving.engine import Engine
+from toolkit.serving.page import Settings, as_lines, continuation, sampling_of, submit_all
+from toolkit.serving.request import Refusal
+from toolkit.writing.chat import answering, chat_ids
+from toolkit.writing.sampling import Sampling
+
+
+class AskedToAnswer(Settings):
+    """What the page sends: the messages of each model's conversation, and its controls' values."""
+
+    talks: dict[str, list[dict[str, Any]]]
+
+
+def add_chat_page(app: FastAPI, engine: Engine, sampling: Sampling) -> None:
+    """Serve what the page asks when its models have learned from conversations."""
+
+    @app.post("/answer")
+    async def answer_both(asked: AskedToAnswer) -> StreamingResponse:
+        answers: asyncio.Queue = asyncio.Queue()
+        if asked.talks.keys() != engine.generators.keys():
+            raise Refusal(f"talks must hold those of {', '.join(engine.generators)}")
+        settings, rows, cut = answering(sampling_of(asked, sampling)), {}, 0
+        for name, generator in engine.generators.items():
+            messages = read_messages(asked.talks[name], f"talks.{name}")
+            room = generator.positions - settings.max_new_tokens
+            ids, left_out = chat_ids(messages, generator.tokenizer, room)
+            rows[name] = continuation(name, ids, settings, asked.seed, answers)
+            cut = max(cut, left_out)
+        submit_all(engine, rows)
+        lines = as_lines(rows, answers, engine.generators["tuned"].tokenizer)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
