@@ -96,7 +96,8 @@ def train_model(
 
 
 def how_to_go_on(state: TrainerState, options: TrainOptions) -> str:
-    command = "the same command" if options.resume == "auto" else "the same without --resume"
+    again = options.resume == "auto"
+    command = "the same command" if again else "the same without --resume and --force"
     return (
         f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
         f"{command} goes on from there"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +61,7 @@ def test_a_checkpoint_with_any_file_damaged_is_set_aside_for_an_older_whole_one(
         aside = folder / "set_aside_checkpoint-10"
         said = f"passed over checkpoint-10: {problem}; kept as {aside}"
         assert said in capsys.readouterr().out
-        with pytest.raises(UserError, match=f"--resume .*{file}"):
+        with pytest.raises(UserError, match=f"--resume .*{re.escape(problem)}"):
             find_checkpoint(folder, settings, str(aside))
         shutil.rmtree(aside)
         shutil.copytree(folder / "checkpoint-6", whole)
