@@ -37,10 +37,16 @@ with lazily():
     from toolkit.model.forward import GPT2LMHeadModel
     from toolkit.model.trainable import copy_adapter, open_checkpoint
     from toolkit.training.checkpoints import find_checkpoint, settle_best, step_of
-    from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
+    from toolkit.training.memory import (
+        give_back_freed_memory,
+        keep_freed_memory,
+        out_of_memory_refused,
+        peak_memory_bytes,
+    )
     from toolkit.training.outcome import describe, results_of
     from toolkit.training.same_training import made_now, settings_of
     from toolkit.training.stream_position import resume_stream
+    from toolkit.training.trackers import complaints_of_tracker_refused
     from toolkit.training.trainer import PipelineTrainer
 
 
@@ -85,11 +91,14 @@ def train_model(
         train_from(checkpoint, trainer)
         if trainer.interruption.came and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(how_to_go_on(trainer.state, options))
+        trainer.let_go()
         model = best_model(trainer.state, run)
         save_model(model, tokenizer, trainer.state, step, run)
         shutil.copyfile(run.path / LOG, step.file(LOG, measured=True))
         step.results = results_of(trainer, made["continued"])
         step.measured = measure(trainer) | {"resumed_from": resumed_from}
+        if trainer.tracked_run:
+            step.measured["tracker_run"] = trainer.tracked_run.where(trainer.args)
         speed = step.measured["tokens_per_second"]
         step.summary = describe(step.results, speed, run)
     return model
@@ -135,10 +144,13 @@ def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
         if is_first_process():
             say("       it had been trained to its end: nothing is trained or logged again")
         return
+    give_back_freed_memory()  # what step 6 took to look ahead
     keep_freed_memory()
-    trainer.args.eval_on_start &= checkpoint is None  # else it is in the log already
     try:
-        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+        with (
+            out_of_memory_refused(trainer.args.per_device_train_batch_size),
+            complaints_of_tracker_refused(trainer.tracked_run),
+        ):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         trainer.interruption.end()

@@ -1,6 +1,5 @@
 """Step 6's options as the library's TrainingArguments; `--trainer KEY=VALUE ...` sets the rest."""
 
-import json
 import math
 import re
 from typing import Any, NoReturn
@@ -8,11 +7,13 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser, TrainingArguments
 
 from toolkit.run.command import UserError
+from toolkit.run.files import json_of
 from toolkit.run.options import did_you_mean
 from toolkit.run.processes import own_batches
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training.library_fields import JSON, OBEYED, why_not
 from toolkit.training.rehearsal import complaints_refused, rehearse
+from toolkit.training.trackers import ToldArguments, settings_told
 
 SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)\w{16,}|\b[0-9a-f]{40}\b")
 
@@ -50,6 +51,7 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
         "fp16": run.precision == "fp16",
         "max_steps": plan["steps"],
         "eval_strategy": "steps",
+        "eval_on_start": True,  # what training began from stands in the curve
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
         "save_only_model": True,  # the rest is not pickled: CheckpointState writes it
@@ -60,7 +62,8 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
     }
     more = extra_arguments(options.trainer or [])
     with complaints_refused(f"--trainer {' '.join(options.trainer or [])}"):
-        arguments = TrainingArguments(**fixed, **{"run_name": run.path.name, **more})
+        arguments = ToldArguments(**fixed, **{"run_name": run.path.name, **more})
+    arguments.told = settings_told(options, plan, run)
     rehearse(arguments, more, plan["steps"])
     return arguments
 
@@ -112,6 +115,8 @@ def refuse_field(pair: str) -> None:
 def refuse_value(key: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--trainer {key}={value}: must be a finite number")
+    if isinstance(value, int) and value < 0:  # no field that is obeyed means something by it
+        raise UserError(f"--trainer {key}={value}: must not be below 0")
     if key == "max_grad_norm" and value < 0:
         raise UserError(f"--trainer {key}={value}: must be above 0, or 0 for no clipping")
     if key in JSON and not is_object(value):
@@ -123,6 +128,6 @@ def refuse_value(key: str, value: Any) -> None:
 
 def is_object(text: Any) -> bool:
     try:
-        return isinstance(json.loads(text) if isinstance(text, str) else text, dict)
+        return isinstance(json_of(text) if isinstance(text, str) else text, dict)
     except ValueError:
         return False

@@ -11,7 +11,7 @@ MARGIN = 1.2  # of what the last step, validation and saving took, for they vary
 
 
 class StopInTime(TrainerCallback):
-    """Stop where another step, a validation and saving would end too late.
+    """Stop where another step, a validation and saving after it would end too late.
 
     They are taken to last as they did the last time. The validation is one that the plan has not,
     so that the model as it stopped may be the best. `came`: whether the time was over.
@@ -35,16 +35,27 @@ class StopInTime(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        seconds = self.lap("step")
-        validation = self.spent.get("validation", self.spent["step"] * self.validation_in_steps)
-        still = self.spent["step"] + validation + self.spent.get("save", validation)
+        seconds, spent = self.lap("step"), self.spent
+        validation = spent.get("validation", spent["step"] * self.validation_in_steps)
+        ending = validation + spent.get("save", validation) + spent.get("log", 0.0)
+        still = spent["step"] + spent["between"] + ending
+        if control.should_evaluate or control.should_save:  # this step, and the next again
+            still += ending
         is_over = seconds + MARGIN * still > self.seconds_allowed
         if any_process(is_over, args.device) and state.global_step < state.max_steps:
             self.came = True
             control.should_evaluate = control.should_save = control.should_training_stop = True
 
-    def on_log(self, *_: Any, **__: Any) -> None:
-        self.lap("log")
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if "loss" in (logs or {}):  # what validation logs is part of it
+            self.lap("log")
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.lap("between")
