@@ -18,7 +18,7 @@ from typing import Any
 
 from configure_trainer import read_trainer
 from create_dataset import is_on_conversations
-from load_gpt2 import read_gpt2, read_tokenizer
+from load_gpt2 import read_gpt2
 from toolkit.run.command import Interrupted, UserError, command
 from toolkit.run.console import say
 from toolkit.run.files import remove
@@ -28,6 +28,7 @@ from toolkit.run.processes import is_first_process, told_by_first
 from toolkit.run.run_directory import RunDirectory, Step
 from toolkit.run.start import parse
 from toolkit.training.log_history import LOG
+from train_test_split import read_own_tokenizer
 
 with lazily():
     from transformers import PreTrainedTokenizerFast, TrainerState
@@ -194,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, TrainOptions, about=__doc__, several_processes=True)
     trainer = read_trainer(run)
     if is_first_process():
-        train_model(trainer, read_tokenizer(run), options, run)
+        train_model(trainer, read_own_tokenizer(run), options, run)
     else:
         train_along(trainer)
 

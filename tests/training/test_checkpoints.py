@@ -13,7 +13,7 @@ import torch
 
 import train_model
 from tests.conftest import chain_main
-from tests.faults.harness import DAMAGES
+from tests.faults.harm import DAMAGES
 from tests.training.test_training import trainer_for
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
