@@ -33,6 +33,7 @@ with lazily():
     from toolkit.corpus.conversations import give_template
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.tokenizer_files import save_tokenizer
     from toolkit.model.trainable import copy_adapter, open_checkpoint
     from toolkit.training.checkpoints import find_checkpoint, step_of
     from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
@@ -93,7 +94,7 @@ def train_model(
         model.save_pretrained(folder)
         if is_on_conversations(run):
             give_template(tokenizer)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         step.results = {
             "steps": state.global_step,
             **trainer.token_count.totals,
