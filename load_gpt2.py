@@ -13,6 +13,7 @@ from pathlib import Path
 
 from toolkit.corpus.files import named_paths
 from toolkit.model.byte_level_bpe import SMALLEST
+from toolkit.model.sizes import refuse_too_large
 from toolkit.run.command import command
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
@@ -103,6 +104,9 @@ class LoadOptions:
             raise ValueError(
                 f"--n_embd {shape['n_embd']} must be a multiple of --n_head {shape['n_head']}"
             )
+
+        if self.from_scratch:
+            refuse_too_large(**shape)
 
     def shape(self) -> dict[str, int]:
         return {name: getattr(self, name) or default for name, default in SMALL.items()}

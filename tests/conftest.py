@@ -30,6 +30,7 @@ gc.freeze()  # the libraries' objects stay: `refusal` collects garbage a few hun
 
 PROJECT = Path(__file__).resolve().parent.parent
 STEP_FILES = [f"{name}.py" for name in STEPS[1:]]
+TALLIES = pytest.StashKey[list]()  # of tests/faults
 # A model that trains in a second, and what each step needs to be told for it.
 FLAGS = {
     "import_modules.py": ["--device", "cpu", "--seed", "7"],
@@ -47,13 +48,32 @@ FLAGS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--faults",
+        nargs="?",
+        type=float,
+        const=20.0,
+        metavar="MINUTES",
+        help="all of tests/faults alone, its fuzzing for so many minutes (default: 20)",
+    )
+    parser.addoption("--faults_seed", type=int, default=0, help="draws other faults")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--faults") is not None:
+        items[:] = [item for item in items if "tests/faults/" in item.nodeid]
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes: --slow"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.getoption("--faults") is not None:
+        for tally in config.stash.get(TALLIES, []):
+            terminalreporter.write_line(tally.line())
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ import train_model
 import train_test_split
 import visualize_performance
 from tests.conftest import PROJECT, shell
+from toolkit.run.records import write_record
 from toolkit.run.run_directory import RunDirectory
 
 MAINS = {
@@ -70,6 +71,8 @@ BAD_VALUES = [
     ("load_gpt2", "--dropout 0.2", "--dropout shapes a new model: add --from_scratch"),
     ("load_gpt2", "--from_scratch --n_head 3", "--n_embd 256 must be a multiple of --n_head 3"),
     ("load_gpt2", "--from_scratch --n_head -1", "--n_head must be above 0"),
+    ("load_gpt2", "--from_scratch --n_layer 1001", "n_layer must be at most 1,000, got 1,001"),
+    ("load_gpt2", "--from_scratch --n_embd 400000", "GB, this machine has"),
     ("load_gpt2", "--from_scratch --n_embd x", "--n_embd: must be a whole number, got x"),
     ("load_gpt2", "--from_scratch --n_positions 4", "--n_positions must be at least 8, got 4"),
     ("load_gpt2", "--from_scratch --vocab_size 100", "--vocab_size must be at least 257, got 100"),
@@ -165,6 +168,11 @@ BAD_VALUES = [
     ("configure_trainer", "--save_steps 0", "--save_steps must be above 0"),
     ("configure_trainer", "--logging_steps 0", "--logging_steps must be above 0"),
     ("configure_trainer", "--trainer max_grad_norm", "--trainer max_grad_norm: must be KEY=VALUE"),
+    (
+        "configure_trainer",
+        "--trainer dataloader_num_workers=-1",
+        "dataloader_num_workers=-1: must not be below 0",
+    ),
     ("configure_trainer", "--trainer max_norm=1", "--trainer max_norm=1: must be KEY=VALUE"),
     ("configure_trainer", "--trainer max_grad_norm=big", "--trainer: --max_grad_norm"),
     ("configure_trainer", "--trainer hub_token=abc", "--trainer hub_token=...: not here: log in"),
@@ -182,7 +190,7 @@ BAD_VALUES = [
     ("configure_trainer", "--torch_compile", "--torch_compile is for CUDA: on cpu"),
     ("configure_trainer", "--report_to mlflow", "--report_to: must be one of none, tensorboard"),
     ("train_model", "--resume {tmp}/none", "--resume {tmp}/none: no such checkpoint folder"),
-    ("train_model", "--resume {tmp}", "--resume {tmp}: trainer_state.json is missing"),
+    ("train_model", "--resume {tmp}", "--resume {tmp}: it has no manifest.json"),
     ("train_model", "--resume=", "--resume must be auto, never or a checkpoint folder"),
     ("evaluate_model", "--evaluate_base=maybe", "--evaluate_base"),
     ("evaluate_model", "--stride 0", "--stride must be above 0, got 0"),
@@ -294,6 +302,8 @@ CONFIGS = [
     ("seed: null", "seed must be a whole number, got None"),
     ("- a\n- b", "must hold flags as `name: value`"),
     ("a: b: c", "cannot be read"),
+    ("config: other.yaml", "unknown key config"),
+    ("seed: 0x" + "f" * 5000, "seed must be a whole number, got a number without end"),
     ("top_p: 3", "--top_p must lie above 0 and up to 1, got 3.0"),
 ]
 
@@ -314,6 +324,28 @@ def test_a_json_config_file_is_read_as_strictly(tmp_path, refusal):
     assert "max_steps must be a whole number, got 'many'" in error
     config.write_text('{"max_steps": 1')
     assert "cannot be read" in refusal(run_pipeline.main, "--config", config)
+
+
+# Records
+
+
+FORGED = [
+    ("results", []),
+    ("after", {"generate": "a step that comes later"}),
+    ("options", None),
+    ("inputs", 5),
+    ("measured", {"flags": [], "summary": "", "signatures": "x"}),
+    ("measured", {"flags": [5], "summary": "", "signatures": {}}),
+    ("results", {"artifacts": {"../elsewhere": {"bytes": 1, "sha256": "x"}}}),
+    ("results", {"artifacts": {"model": {"bytes": "x"}}}),
+]
+
+
+@pytest.mark.parametrize("part, value", FORGED)
+def test_a_record_of_another_shape_is_no_record_though_its_seal_is_right(run_copy, part, value):
+    path = run_copy / "train_test_split.json"
+    write_record(path, json.loads(path.read_text()) | {part: value})
+    assert RunDirectory(run_copy).record("train_test_split") is None
 
 
 # Corpora

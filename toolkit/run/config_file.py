@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def read_config_file(path: str, *groups: type) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: must hold flags as `name: value`")
     kinds = {field.name: kind for group in groups for field, kind in fields_of(group)}
+    kinds.pop("config", None)  # a file does not name another
     for name in values:
         if name not in kinds:
             hint = did_you_mean(brief(name), kinds)
@@ -73,8 +75,11 @@ def read_yaml(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def brief(value: Any, longest: int = 80) -> str:
-    shown = str(value)
+def brief(value: Any, write: Callable[[Any], str] = str, longest: int = 80) -> str:
+    try:
+        shown = write(value)
+    except ValueError:  # Python writes no numbers of more than a few thousand digits
+        return "a number without end"
     return shown if len(shown) <= longest else shown[:longest] + "..."
 
 
@@ -104,5 +109,5 @@ def from_file(path: str, name: str, value: Any, kind: Any) -> Any:
             return converter(plain)(str(value))
     except (ValueError, argparse.ArgumentTypeError):
         pass
-    got = brief(repr(value))
+    got = brief(value, repr)
     raise UserError(f"--config {path}: {name} must be {in_words(plain)}, got {got}")

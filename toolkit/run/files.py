@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 END_BYTES = 1 << 12
@@ -31,7 +32,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody else is removing it
+            shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -87,6 +89,14 @@ def files_in(path: Path) -> list[Path]:
 def name_in(file: Path, path: Path) -> bytes:
     """Return a file's name within `path`, as bytes: a name need not be text."""
     return os.fsencode(str(file.relative_to(path.parent)).removeprefix(path.name))
+
+
+def json_of(text: str | bytes) -> Any:
+    """Return what JSON says. Raises JSONDecodeError for what is nested too deeply as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from toolkit.run.command import UserError
 from toolkit.run.files import sha256_of, sha256_of_ends, signature_of, size_of, write_atomically
@@ -41,6 +41,20 @@ class Damaged(UserError):
     def __init__(self, step: str, message: str):
         super().__init__(message)
         self.step = step
+
+
+class Held(dict[str, Any]):
+    """A part of a record. What it does not hold, an older version of this project did not write."""
+
+    def __init__(self, part: dict[str, Any], path: Path):
+        super().__init__(part)
+        self.path = path
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(
+            f"{self.path} says no {key}: another version of this project wrote it; "
+            "run run_pipeline.py with the flags of this run and --force"
+        )
 
 
 class ReadsFiles(Protocol):
@@ -67,11 +81,11 @@ class Records:
             key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
             if self._read.get(step, (None,))[0] != key:
                 text = path.read_text(encoding="utf-8", errors="replace")
-                self._read[step] = (key, text if is_whole(text) else None)
+                self._read[step] = (key, text if is_whole(text, step) else None)
         except OSError:
             return None
         text = self._read[step][1]
-        return json.loads(text) if text else None
+        return json.loads(text, object_hook=lambda part: Held(part, path)) if text else None
 
     def results(self, step: str) -> dict[str, Any]:
         """Return the results of a finished step."""
@@ -226,13 +240,31 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def is_whole(text: str) -> bool:
-    """Tell whether a record's text is what `write_record` wrote, and names steps that there are."""
+def is_whole(text: str, step: str) -> bool:
+    """Tell whether a record's text is what `write_record` wrote, of the shape that is read here."""
     try:
         record = json.loads(text)
-        return record["measured"][SEAL] == seal_of(record) and set(record["after"]) <= set(STEPS)
+        return record["measured"][SEAL] == seal_of(record) and is_well_formed(record, step)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
+
+
+def is_well_formed(record: dict[str, Any], step: str) -> bool:
+    """Tell whether a record's parts are what they should be, and rest on earlier steps alone."""
+    measured = record["measured"]
+    kinds = {"options": dict, "results": dict, "after": dict, "source": dict, "measured": dict}
+    parts = all(isinstance(record[name], kind) for name, kind in kinds.items())
+    texts = [measured["summary"], *measured["flags"], record["inputs"] or ""]
+    artifacts = artifacts_of(record)
+    measures = [(known["bytes"] >= 0, known["sha256"]) for known in artifacts.values()]
+    return (
+        parts
+        and isinstance(measured["signatures"], dict)
+        and all(isinstance(text, str) for text in texts)
+        and all(map(all, measures))
+        and all("/" not in name and name not in ("", ".", "..") for name in artifacts)
+        and set(record["after"]) <= set(STEPS[: number_of(step) - 1])
+    )
 
 
 def seal_of(record: dict[str, Any]) -> str:

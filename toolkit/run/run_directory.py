@@ -159,6 +159,7 @@ class RunDirectory(Records):
         holder = self.path / ".lock-holder"
         try:
             self._lock.acquire()
+            write_atomically(holder, str(os.getpid()).encode())
         except Timeout:
             process = holder.read_text() if holder.is_file() else "unknown"
             raise UserError(
@@ -167,7 +168,6 @@ class RunDirectory(Records):
             ) from None
         except OSError as error:
             raise UserError(f"{self.path / '.lock'}: cannot be held ({error.strerror})") from None
-        write_atomically(holder, str(os.getpid()).encode())
         self._unlock = weakref.finalize(self, release, self.path, self._lock)
 
     def is_still(self, folder: os.stat_result) -> bool:

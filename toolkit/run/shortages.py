@@ -32,7 +32,8 @@ TEXTS = {  # what a library's error says -> what ran out, and what to do
     r"Too many open files": f"too many files are open: {OPEN_FILES}",
     r"PytorchStreamWriter failed|unexpected pos \d+ vs|basic_ios::clear": f"{UNWRITTEN}; {DISK}",
     r"Cannot allocate memory|can't allocate memory|can't start new thread|std::bad_alloc"
-    r"|failed to map segment|Unable to allocate|out of memory": f"memory ran out: {MEMORY}",
+    r"|could not (create|execute) a primitive|failed to map segment|Unable to allocate"
+    r"|out of memory": f"memory ran out: {MEMORY}",
 }
 
 

@@ -1,6 +1,5 @@
 """Step 6's options as the library's TrainingArguments; `--trainer KEY=VALUE ...` sets the rest."""
 
-import json
 import math
 import re
 from typing import Any, NoReturn
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser, TrainingArguments
 
 from toolkit.run.command import UserError
+from toolkit.run.files import json_of
 from toolkit.run.options import did_you_mean
 from toolkit.run.processes import own_batches
 from toolkit.run.run_directory import RunDirectory
@@ -112,6 +112,8 @@ def refuse_field(pair: str) -> None:
 def refuse_value(key: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--trainer {key}={value}: must be a finite number")
+    if isinstance(value, int) and value < 0:  # no field that is obeyed means something by it
+        raise UserError(f"--trainer {key}={value}: must not be below 0")
     if key == "max_grad_norm" and value < 0:
         raise UserError(f"--trainer {key}={value}: must be above 0, or 0 for no clipping")
     if key in JSON and not is_object(value):
@@ -123,6 +125,6 @@ def refuse_value(key: str, value: Any) -> None:
 
 def is_object(text: Any) -> bool:
     try:
-        return isinstance(json.loads(text) if isinstance(text, str) else text, dict)
+        return isinstance(json_of(text) if isinstance(text, str) else text, dict)
     except ValueError:
         return False

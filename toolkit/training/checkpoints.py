@@ -30,7 +30,7 @@ def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | Non
         own(folder, configuration)
         return Path(resume)
     owner = folder / OWNER
-    ours = owner.exists() and owner.read_text() == json.dumps(configuration)
+    ours = owner.exists() and owner.read_bytes() == json.dumps(configuration).encode()
     if resume == "auto":
         set_broken_aside(folder)
         if not ours:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from toolkit.run.command import UserError, first_line
+from toolkit.run.files import json_of
 
 LOG = "log_history.jsonl"  # in the run directory
 MEASURED = ("tokens_per_second", "model_flops_utilization", "peak_memory_bytes")
@@ -31,7 +32,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         if not line.endswith("\n"):
             continue
         try:
-            entry = json.loads(line)
+            entry = json_of(line)
         except ValueError:
             entry = None
         if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):

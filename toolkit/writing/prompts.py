@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from toolkit.corpus.files import read_text
 from toolkit.run.command import UserError
 from toolkit.run.console import say
+from toolkit.run.files import json_of
 from toolkit.writing.sampling import Sampling, all_prompt_ids, prompt_ids
 
 FLAG = "--prompts_file"
@@ -33,7 +34,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def prompt_of(line: str, where: str) -> str:
     try:
-        entry = json.loads(line)
+        entry = json_of(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is no JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
