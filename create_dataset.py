@@ -276,7 +276,7 @@ def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> s
     dropped = total["empty_documents_dropped"]
     note = f" ({count(dropped, 'document')} dropped: empty)" if dropped else ""
     documents = count(total["documents"], "document")
-    return f"{documents}, {total['tokens']:,} tokens from {corpus}{own}{note}"
+    return f"{documents}, {count(total['tokens'], 'token')} from {corpus}{own}{note}"
 
 
 @command

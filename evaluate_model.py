@@ -48,6 +48,7 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
+    from toolkit.training.trackers import tell_test_figures
     from toolkit.writing.chat import answering
 
 
@@ -103,6 +104,7 @@ def evaluate_model(
         step.summary = summarize(step.results)
     for line in as_text(step.results):
         say(f"       {line}")
+    tell_test_figures(run, step.results)
     return read_metrics(run)
 
 

@@ -20,6 +20,7 @@ from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
+from toolkit.serving.addresses import Address, require_origin
 from toolkit.writing.sampling import (
     MOST_SEED,
     Sampling,
@@ -63,6 +64,9 @@ class GenerateOptions:
     )
     host: str = flag("127.0.0.1", "address that --serve listens on", recorded=False)
     port: int = flag(8000, "port that --serve listens on; 0 takes a free one", recorded=False)
+    allow_origin: list[str] | None = flag(
+        None, "let web pages from here ask --serve: https://example.org; repeatable", recorded=False
+    )
     push_to_hub: str | None = flag(
         None, "send model/ and its card to this Hub repository (new ones private)", recorded=False
     )
@@ -90,6 +94,8 @@ class GenerateOptions:
             raise ValueError(f"--port must lie between 0 and 65535, got {self.port}")
         if not self.host:
             raise ValueError("--host must not be empty")
+        for origin in self.allow_origin or ():
+            require_origin(origin)
         if self.serve and self.interactive:
             raise ValueError("--serve and --interactive exclude each other: give one")
         if self.push_to_hub is not None and (self.serve or self.interactive):
@@ -112,7 +118,11 @@ class GenerateOptions:
         if self.prompts_file:
             read_prompts(Path(self.prompts_file))
         if self.serve:
-            require_server(self.host, self.port)
+            require_server(self.address)
+
+    @property
+    def address(self) -> Address:
+        return Address(self.host, self.port, tuple(self.allow_origin or ()))
 
     def sampling(self, run: RunDirectory) -> Sampling:
         """Return how to write with the model of this run."""
@@ -185,13 +195,13 @@ def converse(
 ) -> None:
     """Continue what is typed, or what clients send, by the tuned or the base model."""
     models = {
-        "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer, run.precision),
         "tuned": Generator(tuned, tokenizer, run.precision),
+        "base": Generator(read_gpt2(run)[0].to(run.device), tokenizer, run.precision),
     }
     run.unlock()
     sampling, seed = options.sampling(run), options.seed(run)
     if options.serve:
-        serve(models, run, sampling, options.host, options.port)
+        serve(models, run, sampling, options.address)
     else:
         PromptLoop(models, sampling, seed, is_on_conversations(run)).run()
 

@@ -19,7 +19,7 @@ from configure_trainer import read_trainer
 from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2, read_tokenizer
 from toolkit.run.command import Interrupted, UserError, command
-from toolkit.run.console import say
+from toolkit.run.console import count, say
 from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
@@ -36,11 +36,17 @@ with lazily():
     from toolkit.model.tokenizer_files import save_tokenizer
     from toolkit.model.trainable import copy_adapter, open_checkpoint
     from toolkit.training.checkpoints import find_checkpoint, step_of
-    from toolkit.training.memory import keep_freed_memory, out_of_memory_refused, peak_memory_bytes
-    from toolkit.training.plan import how_validation_went
+    from toolkit.training.memory import (
+        give_back_freed_memory,
+        keep_freed_memory,
+        out_of_memory_refused,
+        peak_memory_bytes,
+    )
     from toolkit.training.same_training import hash_of_training
     from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
+    from toolkit.training.trackers import complaints_of_tracker_refused
     from toolkit.training.trainer import PipelineTrainer
+    from toolkit.training.validation_verdict import how_validation_went, validations_in
 
 
 @dataclass
@@ -85,6 +91,7 @@ def train_model(
                 f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
                 "the same command goes on from there"
             )
+        trainer.let_go()
         model = best_model(state, run)
         folder = step.folder("model")
         if run.record("configure_trainer")["options"]["lora_rank"]:
@@ -105,8 +112,9 @@ def train_model(
         }
         step.measured = measure(trainer)
         step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
-        validations = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
-        step.results["verdict"] = how_validation_went(validations)
+        if trainer.tracked_run:
+            step.measured["tracker_run"] = trainer.tracked_run.where(trainer.args)
+        step.results["verdict"] = how_validation_went(validations_in(state.log_history))
         speed = f"{step.measured['tokens_per_second']:,} tokens/s"
         stopped = " (stopped early)" if step.results["stopped_early"] else ""
         tokens = ""
@@ -116,7 +124,7 @@ def train_model(
                 f"{step.results['tokens_learned']:,} of them learned,"
             )
         step.summary = (
-            f"trained {state.global_step:,} steps{stopped}{tokens} at {speed}; "
+            f"trained {count(state.global_step, 'step')}{stopped}{tokens} at {speed}; "
             f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
             f"{step.results['verdict']}" + describe_stream(step.results)
         )
@@ -135,10 +143,13 @@ def train_from(checkpoint: Path | None, trainer: PipelineTrainer) -> None:
         if is_first_process():
             say("       it had been trained to its end: nothing is trained or logged again")
         return
+    give_back_freed_memory()  # what step 6 took to look ahead
     keep_freed_memory()
-    trainer.args.eval_on_start &= checkpoint is None  # else it is in the log already
     try:
-        with out_of_memory_refused(trainer.args.per_device_train_batch_size):
+        with (
+            out_of_memory_refused(trainer.args.per_device_train_batch_size),
+            complaints_of_tracker_refused(trainer.tracked_run),
+        ):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         trainer.interruption.end()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from create_dataset import read_documents
 from toolkit.run.command import UserError, command
+from toolkit.run.console import count
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
@@ -148,13 +149,15 @@ def summarize(results: dict[str, Any]) -> str:
             notes.append(f"{total:,} {what}")
     copies = results["copies"].values()
     if dropped := sum(account["documents_dropped"] for account in copies):
-        notes.append(f"{dropped:,} documents dropped: copies of held-out ones")
+        notes.append(f"{count(dropped, 'document')} dropped: copies of held-out ones")
     if kept := sum(account["short_copies_kept"] for account in copies):
-        notes.append(f"{kept:,} short documents also stand in a held-out split")
+        stand = "stand" if kept > 1 else "stands"
+        notes.append(f"{count(kept, 'short document')} also {stand} in a held-out split")
     near = {k: account["documents"] for k, account in (results["near_copies"] or {}).items()}
     if sum(near.values()):
-        counted = " and ".join(f"{count:,} {name}" for name, count in near.items() if count)
-        notes.append(f"{counted} documents share half or more of their 13-token windows with train")
+        counted = " and ".join(f"{number:,} {name}" for name, number in near.items() if number)
+        share = "documents share" if sum(near.values()) > 1 else "document shares"
+        notes.append(f"{counted} {share} half or more of the 13-token windows with train")
     if (share := results["test_13_token_windows_in_train"]) is not None:
         notes.append(f"{share:.1%} of test 13-token windows also in train")
     held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
@@ -165,7 +168,7 @@ def summarize(results: dict[str, Any]) -> str:
             f"the stream, {held_out} "
             f"({where if stream['documents_read'] else ''}{'; '.join(notes)})"
         )
-    blocks = f"{counts['train']:,} training blocks of {size} tokens, "
+    blocks = f"{count(counts['train'], 'training block')} of {size} tokens, "
     if examples:
         blocks = (
             f"{counts['train']:,} training examples in rows of {size} tokens: "

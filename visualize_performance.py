@@ -61,9 +61,15 @@ def visualize_performance(
             figure = plots.draw_together(speed, story, facts["title"])
             for kind in ("png", "svg"):
                 plots.save_figure(figure, step.file(f"speed.{kind}", measured=True), kind)
-        for key, panels in (("plots", plots.PANELS), ("measured_plots", plots.MEASURED)):
-            drawn = (plots.draw_alone(draw, story) for draw in plots.panels_of(story, panels))
-            facts[key] = [for_page(svg) for svg in drawn]
+        drawn = {
+            draw: for_page(plots.draw_alone(draw, story))
+            for panels in (plots.PANELS, plots.MEASURED)
+            for draw in plots.panels_of(story, panels)
+        }
+        facts["plots"] = [drawn.pop(draw) for draw in plots.FIRST if draw in drawn]
+        measured = [draw for draw in drawn if draw in plots.MEASURED.values()]
+        facts["measured_plots"] = [drawn.pop(draw) for draw in measured]
+        facts["more_plots"] = list(drawn.values())
         for kind in ("html", "md"):
             text = render(f"report.{kind}", facts)
             step.file(f"report.{kind}", measured=True).write_text(text, encoding="utf-8")

@@ -226,7 +226,7 @@ def test_documents_with_a_changed_date_or_another_end_are_counted_and_named(spli
     assert near["documents"] == 20 and near["names"][0] == "test:1" and len(near["names"]) == 20
     assert results["near_copies"]["validation"]["documents"] == 0
     assert results["copies"]["train"]["documents_dropped"] == 0  # no word-for-word copies
-    said = "20 test documents share half or more of their 13-token windows with train"
+    said = "20 test documents share half or more of the 13-token windows with train"
     assert said in summarize(results)
     line = leak_line(results, results["test_13_token_windows_in_train"])
     assert "20 test documents (test:1, test:2, test:3, ...)" in line and "keep one" in line

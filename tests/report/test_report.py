@@ -14,9 +14,11 @@ from PIL import Image
 import evaluate_model
 import generate
 import visualize_performance
+from create_dataset import DatasetOptions
 from tests.conftest import chain_main, shell
 from toolkit.report.markdown import fenced
 from toolkit.report.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
+from toolkit.run.options import as_command, as_flags, build, parse_flags
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.metrics import METRICS
 
@@ -68,7 +70,7 @@ def test_both_reports_say_what_the_records_say(finished, page):
     markdown = (finished.path / "report.md").read_text()
     records = {p.stem: json.loads(p.read_text()) for p in finished.path.glob("*.json")}
     metrics = records["evaluate_model"]["results"]
-    command = "python3 run_pipeline.py --seed 7 --device cpu --from_scratch --n_layer 2"
+    command = "--seed 7 --device cpu --from_scratch --n_layer 2"
     speed = f"{records['train_model']['measured']['tokens_per_second']:,} tokens/s"
     for text in (page, markdown):
         for metric in METRICS:
@@ -88,12 +90,48 @@ def test_both_reports_say_what_the_records_say(finished, page):
     assert passages >= 2 and shown == samples + passages
 
 
-def test_the_command_in_the_report_repeats_the_run(finished, page, tmp_path, capsys):
-    command = re.search(r"<pre>python3 run_pipeline.py (.*?)</pre>", page)[1].split()
-    chain_main("--run_dir", finished.path, *command, "--to_step", "9")
-    assert all(
-        "up to date" in line for line in capsys.readouterr().out.splitlines() if "/10]" in line
-    )
+def command_in(folder):
+    """The words of the command in a run's report.md, as a shell takes them."""
+    command = (folder / "report.md").read_text().split("To do it again:\n\n~~~text\n")[1]
+    line, end = command.split("\n")[:2]
+    assert end == "~~~"
+    words = shell_words(line)
+    assert words[:2] == ["python3", "run_pipeline.py"]
+    return words[2:]
+
+
+def shell_words(line):
+    """What bash makes of a line that is pasted."""
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True)
+    return printed.stdout.decode().split("\0")[:-1]
+
+
+def test_the_command_in_the_reports_pasted_repeats_the_run(finished, page, capsys):
+    command = command_in(finished.path)
+    assert f"<pre>python3 run_pipeline.py {' '.join(command)}</pre>" in page
+    chain_main(*command, "--to_step", "9")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/10]" in line]
+    assert len(lines) == 9 and all("up to date" in line for line in lines)
+
+
+def test_a_command_is_one_line_that_a_shell_takes_apart_again():
+    words = [
+        "--corpus",
+        "a b",
+        "it's",
+        "$HOME",
+        "--document_separator=---",
+        '{"a": 1}',
+        "\n\\n\x1b'é*",
+    ]
+    line = as_command("file.py", words)
+    assert line.isprintable() and shell_words(line) == ["python3", "file.py", *words]
+
+
+def test_a_value_that_begins_with_a_dash_is_given_back_as_it_was_taken():
+    given = as_flags(DatasetOptions(document_separator="---", corpus=["-a", "b"]))
+    assert given == ["--corpus=-a", "--corpus=b", "--document_separator=---"]
+    assert build(DatasetOptions, parse_flags(given, "", DatasetOptions)).corpus == ["-a", "b"]
 
 
 def test_markup_in_the_corpus_is_shown_as_text(run_copy, tmp_path):
@@ -141,6 +179,7 @@ def test_nothing_that_commands_a_terminal_reaches_terminal_or_pages(run_copy, tm
         found = re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
         assert not found, (name, text[max(0, found.start() - 40) : found.end() + 20])
     assert JOINED in said and JOINED in texts["samples.md"]
+    assert str(corpus) in command_in(run_copy)
 
 
 def test_a_dollar_in_a_name_is_no_formula(run_copy, tmp_path):
@@ -328,35 +367,6 @@ def test_a_log_that_is_missing_or_empty_is_refused(run_copy, refusal):
     assert "train_model has not run to its end" in error
     log.write_text("")
     assert "nothing is logged yet" in refusal(visualize_performance.main, "--run_dir", run_copy)
-
-
-# Several runs
-
-
-def test_runs_are_compared_by_curves_options_and_outcomes(finished, run_copy, tmp_path, all_flags):
-    chain_main("--run_dir", run_copy, *all_flags, "--learning_rate", "0.01", "--to_step", "8")
-    other = shutil.copytree(finished.path, tmp_path / "other")
-    (other / "train_model.json").unlink()  # still training
-    done = shell(
-        "visualize_performance.py", "--compare", *map(str, (run_copy, finished.path, other))
-    )
-    assert done.returncode == 0, done.stderr
-    rows = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines() if line}
-    assert rows["--learning_rate"][1:] == ["0.01", "-", "-"]
-    assert "--max_steps" not in rows and "--seed" not in rows
-    perplexity = json.loads((run_copy / "evaluate_model.json").read_text())["results"]["tuned"]
-    assert f"{perplexity['perplexity']:,.2f}" == rows["test perplexity"][2]
-    assert rows["steps"][1:] == ["6", "6", "-"]
-    assert width_of(run_copy / "comparison.png") >= 1400
-    assert "| --learning_rate | 0.01 |" in (run_copy / "comparison.md").read_text()
-    assert not (finished.path / "comparison.png").exists()
-
-
-@pytest.mark.parametrize("content", ['{"options": {', "[]", "{}", '"text"'])
-def test_a_damaged_record_cannot_be_compared(finished, run_copy, refusal, content):
-    (run_copy / "train_model.json").write_text(content)
-    error = refusal(visualize_performance.main, "--compare", run_copy, finished.path)
-    assert "train_model.json cannot be read" in error
 
 
 # What cannot be evaluated

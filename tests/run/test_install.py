@@ -2,13 +2,16 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import install_libraries
 from install_libraries import InstallOptions, release, satisfied, unmet
@@ -175,3 +178,55 @@ def test_nothing_begins_again_elsewhere_or_in_a_notebook(monkeypatch, platform, 
     monkeypatch.setattr(sys, "orig_argv", ["python3", "train_model.py"])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     install_libraries.enter_environment()
+
+
+def hashed():
+    """Return the lines of each requirement of requirements-hashed.txt that counts here, by name."""
+    text = (PROJECT / "requirements-hashed.txt").read_text().replace("\\\n", "")
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            wanted, *hashes = line.split(" --hash=")
+            requirement = Requirement(wanted)
+            assert hashes and all(
+                re.fullmatch("sha256:[0-9a-f]{64}", one.strip()) for one in hashes
+            )
+            assert [one.operator for one in requirement.specifier] == ["=="], line
+            if requirement.marker is None or requirement.marker.evaluate():
+                found[canonicalize_name(requirement.name)] = requirement
+    return found
+
+
+AGAIN = "make requirements-hashed.txt anew: docs/dependencies.md"
+
+
+def test_the_hashed_list_has_the_tested_versions():
+    found = hashed()
+    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            tested = Requirement(line)
+            if tested.marker is None or tested.marker.evaluate():
+                name = canonicalize_name(tested.name)
+                assert name in found and found[name].specifier == tested.specifier, AGAIN
+
+
+def test_the_hashed_list_lacks_nothing_that_a_library_needs():
+    """Else `pip install --require-hashes` stops. What is installed here says what it needs."""
+    found, open_names = hashed(), []
+    for name in LISTS:
+        lines = (PROJECT / name).read_text().splitlines()
+        open_names += [
+            Requirement(line.split("#")[0]).name for line in lines if line[:1] not in "# "
+        ]
+    seen = set()
+    while open_names:
+        name = canonicalize_name(open_names.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        assert name in found, f"{name}: {AGAIN}"
+        for line in importlib.metadata.requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                open_names.append(needed.name)
+    assert len(seen) > 50

@@ -164,6 +164,13 @@ BAD_VALUES = [
     ("configure_trainer", "--lr_scheduler_type sine", "--lr_scheduler_type: must be one of linear"),
     ("configure_trainer", "--weight_decay -1", "--weight_decay must be at least 0"),
     ("configure_trainer", "--early_stopping_patience 0", "--early_stopping_patience"),
+    (
+        "configure_trainer",
+        "--early_stopping_patience 3 --max_steps 6 --eval_steps 3",
+        "only 1 validation comes before the end of 6 steps, so that training would never stop "
+        "early; give --eval_steps 1 or less, or leave it out",
+    ),
+    ("configure_trainer", "--early_stopping_patience 3 --max_steps 2", "stop early; leave it out"),
     ("configure_trainer", "--eval_steps 0", "--eval_steps must be above 0"),
     ("configure_trainer", "--save_steps 0", "--save_steps must be above 0"),
     ("configure_trainer", "--logging_steps 0", "--logging_steps must be above 0"),
@@ -231,6 +238,7 @@ BAD_VALUES = [
     ("generate", "--push_to_hub a/b", "--push_to_hub a/b: HF_HUB_OFFLINE forbids the network"),
     ("generate", "--push_to_hub a/b --serve", "--push_to_hub ends by itself"),
     ("generate", "--port 70000", "--port must lie between 0 and 65535, got 70000"),
+    ("generate", "--allow_origin a.example", "--allow_origin a.example: write it as browsers do"),
     ("generate", "--min_p 1.5", "--min_p must be at most 1, got 1.5"),
     ("generate", "--repetition_penalty 0", "--repetition_penalty must be at least 0.01, got 0.0"),
     ("generate", "--stop=", "--stop must not be empty"),
@@ -285,6 +293,9 @@ def test_an_unknown_flag_is_refused_with_the_nearest_one(name, refusal):
     assert "unknown flag --" in refusal(MAINS[name], "--no_such_flag", "1")
     if name == "train_test_split":
         assert "did you mean --block_size?" in refusal(MAINS[name], "--blok_size", "8")
+    if name == "configure_trainer":  # all words of the name count for more than its spelling
+        assert "did you mean --num_train_epochs?" in refusal(MAINS[name], "--num_epochs", "8")
+        assert "did you mean --per_device_train_b" in refusal(MAINS[name], "--batch_size=8")
     if name == "generate":
         assert "unknown flag stray" in refusal(MAINS[name], "stray")
 

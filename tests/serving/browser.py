@@ -104,21 +104,26 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Press the middle of the first element that matches, with the mouse."""
-        place = self.run(
+        x, y = self.middle(selector)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            button = "none" if kind == "mouseMoved" else "left"
+            event = {"type": kind, "x": x, "y": y, "button": button, "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", **event)
+
+    def tap(self, selector: str) -> None:
+        """Touch it, with a finger."""
+        x, y = self.middle(selector)
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def middle(self, selector: str) -> list[float]:
+        """Return where the middle of the first element that matches is, having scrolled to it."""
+        return self.run(
             f"(() => {{ const e = document.querySelector({selector!r});"
             "e.scrollIntoView({block: 'center', behavior: 'instant'});"
             "const r = e.getClientRects()[0];"
             "return [r.left + r.width / 2, r.top + r.height / 2]; })()"
         )
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call(
-                "Input.dispatchMouseEvent",
-                type=kind,
-                x=place[0],
-                y=place[1],
-                button="none" if kind == "mouseMoved" else "left",
-                clickCount=1,
-            )
 
     def type(self, selector: str, text: str) -> None:
         """Replace what stands in a field by typing."""

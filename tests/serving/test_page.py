@@ -138,8 +138,7 @@ def test_both_models_write_what_step_10_wrote_and_tell_the_true_probabilities(fi
     "changed, complaint",
     [
         ({"prompt": " \n"}, "prompt is empty"),
-        ({"prompt": "a " * 200}, "the model 64 positions"),
-        ({"max_new_tokens": 10**9}, "max_new_tokens must be at most "),
+        ({"max_new_tokens": 64}, "max_new_tokens must be below the model's 64 positions, got 64"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"max_new_tokens": 2.5}, "max_new_tokens: "),
         ({"temperature": -1}, "temperature must be at least 0, got -1"),
@@ -155,6 +154,14 @@ def test_both_models_write_what_step_10_wrote_and_tell_the_true_probabilities(fi
 def test_what_cannot_be_is_refused_in_one_line(url, changed, complaint):
     status, message = ask(url, **changed)
     assert status == 400 and complaint in message and "\n" not in message
+
+
+def test_a_prompt_too_long_is_cut_with_a_word_as_in_the_terminal(finished, url):
+    status, (told, *events) = ask(url, prompt="The lamp " * 50)
+    ids = all_prompt_ids("The lamp " * 50, read_gpt2(RunDirectory(finished.path))[1])
+    cut = f"the first {len(ids) - 56} tokens of the prompt do not fit the context and are left out"
+    assert status == 200 and told == {"note": cut}
+    assert {event["model"] for event in events} == {"base", "tuned"}
 
 
 class Slow(Generator):
@@ -213,6 +220,9 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     browser.open(url)
     evil = "The <b>lamp</b> <img src=x onerror=alert(1)>"
     browser.type("[name=prompt]", evil)
+    assert browser.run("settings.open") == (width > 600)
+    if width < 600:
+        browser.click("#settings summary")
     browser.type("[name=max_new_tokens]", "8")
     first = generate(browser)
     assert all(text.startswith(evil) and len(text) > len(evil) for text in first.values())
@@ -243,3 +253,56 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     room = browser.run("[document.documentElement.scrollWidth, innerWidth]")
     assert room == [width, width] and browser.errors == []
     assert browser.asked and all(asked.startswith((url, "data:")) for asked in browser.asked)
+
+
+def test_on_a_phone_both_answers_are_in_sight_and_a_tap_shows_the_likeliest_tokens(browser, url):
+    browser.show(390, 844)
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.open(url)
+    browser.tap("[type=submit]")
+    browser.wait("document.querySelector('#tuned .end').textContent.includes('tokens')")
+    edges = browser.run(
+        "[...document.querySelectorAll('.columns .card')].flatMap(card => "
+        "(({top, bottom}) => [top, bottom])(card.getBoundingClientRect()))"
+    )
+    assert len(edges) == 4 and all(0 <= edge <= 844 for edge in edges)
+    browser.tap("#tuned .token:nth-child(3)")
+    shown = browser.wait("likeliest.hidden ? '' : likeliest.innerText")
+    assert len(re.findall(r"\d%", shown)) >= 5
+    browser.run(  # as browsers of phones say that the finger has gone
+        "columns.dispatchEvent(new MouseEvent('mouseleave')),"
+        "columns.dispatchEvent(new PointerEvent('pointerleave', {pointerType: 'touch'}))"
+    )
+    assert browser.run("likeliest.innerText") == shown and not browser.run("likeliest.hidden")
+    browser.tap("h1")
+    browser.wait("likeliest.hidden")
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_more_a_token_surprises_the_stronger_its_shade(browser, url, scheme):
+    browser.show(1280, 844, scheme)
+    browser.open(url)
+    told = {"model": "base", "text": "a", "likeliest": [["a", 1, True]]}
+    events = [told | {"probability": share} for share in (1, 0.5, 0.03, 0.001, 1e-9)]
+    browser.run(f"{json.dumps(events)}.forEach(show)")
+    colours = browser.run(
+        "[...document.querySelectorAll('.token')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    alphas = [float(re.search(r"/ ([\d.]+)\)", colour)[1]) for colour in colours]
+    assert alphas[0] == 0 and alphas == sorted(alphas) and alphas[3] == alphas[4] > 0.6
+    assert 0.05 < alphas[1] < alphas[2] < alphas[3]
+
+
+def test_the_page_says_what_of_a_long_prompt_is_left_out(browser, url):
+    browser.show(1280, 844)
+    browser.open(url)
+    browser.type("[name=prompt]", "The lamp " * 60)
+    generate(browser)
+    assert re.fullmatch(
+        r"the first \d+ tokens of the prompt do not fit the context and are left out",
+        browser.run("note.textContent"),
+    )
+    browser.type("[name=prompt]", "The lamp")
+    generate(browser)
+    assert browser.run("note.textContent") == ""

@@ -69,7 +69,7 @@ def post(server, path="/v1/completions", **body):
 
 def test_openais_client_gets_models_choices_and_streams(server):
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        assert [model.id for model in client.models.list()] == ["base", "tuned"]
+        assert [model.id for model in client.models.list()] == ["tuned", "base"]
         ask = {"model": "tuned", "max_tokens": 12, "seed": 4, "n": 2}
         whole = client.completions.create(prompt=["The lamp", "The sea"], **ask)
         assert [entry.index for entry in whole.choices] == [0, 1, 2, 3]
@@ -85,7 +85,7 @@ def test_openais_client_gets_models_choices_and_streams(server):
         assert texts == [entry.text for entry in again.choices]
         stopped = client.completions.create(prompt="The sea", stop=texts[0][3:5], **ask)
         assert stopped.choices[0].text == texts[0][: texts[0].index(texts[0][3:5])]
-        with pytest.raises(openai.NotFoundError, match="there are base, tuned"):
+        with pytest.raises(openai.NotFoundError, match="there are tuned, base"):
             client.completions.create(prompt="a", model="gpt-5")
 
 
@@ -144,8 +144,9 @@ def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
 @pytest.mark.parametrize(
     "body, status, complaint",
     [
-        ({"prompt": "a", "max_tokens": 1000}, 400, "the model's 64 positions"),
-        ({"prompt": "a " * 200}, 400, "the model's 64 positions"),
+        ({"prompt": "a " * 200}, 400, "201 tokens, the model's 64 positions"),
+        ({"prompt": [5] * 64}, 400, "64 tokens, which leave no room for another"),
+        ({"prompt": "a " * 5000}, 400, "10000 characters, which are more tokens than"),
         ({"prompt": "a", "max_tokens": 0}, 400, "max_tokens: "),
         ({"prompt": "a", "temperature": -1}, 400, "temperature: "),
         ({"prompt": "a", "temperature": 1e-40}, 400, "temperature: must be 0 or at least 1e-05"),
@@ -166,15 +167,20 @@ def test_echo_and_log_probabilities_are_those_of_the_model(server, finished):
         ({"prompt": "a", "logprobs": 6}, 400, "logprobs: "),
         ({"prompt": "a", "max_tokens": "5"}, 400, "max_tokens: "),
         ({"prompt": "a", "stream_options": {"include_usage": True}}, 400, "stream_options: "),
-        ({"prompt": "a", "tools": []}, 400, "tools: "),
+        ({"prompt": "a", "top_k": -2}, 400, "top_k: "),
+        ({"prompt": "a", "tools": []}, 400, "tools: unknown field; leave it out; there are model,"),
+        ({"prompt": "a", "temperture": 1}, 400, "temperture: unknown field; did you mean temper"),
+        ({"prompt": "a", "model": "\ud800"}, 404, "model ?: there is none; there are tuned, base"),
         ({"prompt": []}, 400, "prompt: must be text"),
         ({"prompt": [[]]}, 400, "prompt: must be text"),
         ({"prompt": [True]}, 400, "prompt: must be text"),
         ({"prompt": [[1], 2]}, 400, "prompt: must be text"),
         ({"prompt": [300]}, 400, "prompt: token ids go from 0 to 299"),
         ({}, 400, "prompt: "),
-        ({"data": b"{"}, 400, ""),
-        ({"data": b"\xff\xfe"}, 400, ""),
+        ({"data": b"{"}, 400, "the body cannot be read: it must be JSON in UTF-8; Expecting prop"),
+        ({"data": b"\xff\xfe"}, 400, "the body cannot be read: it must be JSON in UTF-8"),
+        ({"data": b"[" * 100_000}, 400, "the body cannot be read: it must be JSON in UTF-8"),
+        ({"data": b"[]"}, 400, "the body must be a JSON object: {"),
         ({"prompt": "a" * (1 << 20)}, 413, "larger than"),
     ],
 )
@@ -183,8 +189,17 @@ def test_wrong_requests_get_errors_in_openais_shape(server, body, status, compla
     assert code == status and complaint in answer["error"]["message"], answer
     error = answer["error"]
     assert error["type"] == "invalid_request_error"
-    if ": " in complaint and "prompt" not in body:
+    if ": " in complaint and not {"prompt", "data"} & body.keys():
         assert error["param"] == complaint.split(":")[0]
+
+
+def test_more_tokens_than_there_is_room_for_are_as_many_as_there_is_room_for(server):
+    asked = {"prompt": "The sea", "max_tokens": 1000, "temperature": 0, "top_k": -1}
+    answer = post(server, **asked)[1]
+    tokens = answer["usage"]
+    assert answer["choices"][0]["finish_reason"] == "length" and tokens["total_tokens"] == 64
+    room = tokens["completion_tokens"]
+    assert post(server, **{**asked, "max_tokens": room})[1]["choices"] == answer["choices"]
 
 
 def test_many_clients_at_once_get_what_one_alone_gets(server):
@@ -225,7 +240,7 @@ def test_a_stopped_server_finishes_what_is_under_way(finished, signal_number):
         ended = [json.loads(line.split(b"data: ")[1])["choices"][0] for line in events[:-1]]
         assert sum(choice["finish_reason"] in ("stop", "length") for choice in ended) == 64
         out, err = server.communicate(timeout=60)
-        assert err == "" and out == "stopped; what was under way is finished\n"
+        assert err == "" and out.endswith("\nstopped; what was under way is finished\n")
         assert server.returncode == 0
 
 
@@ -256,33 +271,49 @@ def test_32_clients_are_served_without_error_and_fairly(server, seconds):
         assert late <= 3 * middle, (late, middle)  # of equal requests, hardly one waits longer
 
 
-def test_every_error_is_in_openais_shape(server):
-    for path, method, status in [
-        ("/v1/embeddings", "POST", 404),
-        ("/v1/completions", "GET", 405),
-        ("/v1/models/gpt-5", "GET", 404),
+def call(server, method, path, body=None, **headers):
+    """Return status, headers and body of the answer to a request that urllib would not send."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    connection.request(method, path, body, headers)
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        return answer.status, answer.headers, answer.read().decode()
+
+
+def test_every_error_is_in_openais_shape_and_names_the_remedy(server):
+    asked = json.dumps({"model": "tuned", "prompt": "a", "max_tokens": 1})
+    for method, path, status, remedy in [
+        ("GET", "/v1/nothing", 404, "there are GET /v1/models, GET /v1/models/{name}, GET /health"),
+        ("POST", "/completions", 404, "POST /v1/completions"),
+        ("GET", "/v1/completions", 405, "/v1/completions wants POST, not GET"),
+        ("GET", "/v1/models/gpt-5", 404, "there are tuned, base"),
+        ("POST", "/v1/completions", 415, "add the header Content-Type: application/json"),
     ]:
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-        connection.request(method, path)
-        answer = connection.getresponse()
-        assert answer.status == status
-        error = json.loads(answer.read())["error"]
-        assert set(error) == {"message", "type", "param", "code"} and error["message"]
-        connection.close()
-    with urllib.request.urlopen(f"{server.url}/health") as answer:
-        assert answer.status == 200
+        found, _, text = call(server, method, path, asked if method == "POST" else None)
+        error = json.loads(text)["error"]
+        assert found == status and remedy in error["message"]
+        assert set(error) == {"message", "type", "param", "code"}
+    assert call(server, "GET", "/health")[0] == 200
 
 
-@pytest.mark.parametrize("host, status", [("localhost", 200), ("evil.example", 400)])
+def test_head_is_answered_as_get_without_its_body(server):
+    for path in ("/", "/v1/models"):
+        status, headers, text = call(server, "HEAD", path)
+        assert status == 200 and int(headers["Content-Length"]) > 100 and text == ""
+
+
+@pytest.mark.parametrize(
+    "host, status", [("localhost", 200), ("[::1]", 200), ("evil.example", 400)]
+)
 def test_a_web_page_cannot_reach_it_by_a_name_of_its_own(server, host, status):
     for path in ("/", "/v1/models"):
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-        connection.request("GET", path, headers={"Host": f"{host}:8000"})
-        assert connection.getresponse().status == status
-        connection.close()
-    connection.request("POST", "/v1/completions", json.dumps({"model": "tuned", "prompt": "a"}))
-    assert connection.getresponse().status == 400  # a foreign page may send what is not called JSON
-    connection.close()
+        assert call(server, "GET", path, Host=f"{host}:8000")[0] == status
+
+
+def test_a_page_elsewhere_is_refused_and_told_how_to_be_let_in(server):
+    status, headers, text = call(server, "GET", "/v1/models", Origin="https://evil.example")
+    assert status == 403 and "Access-Control-Allow-Origin" not in headers
+    assert "--allow_origin https://evil.example" in json.loads(text)["error"]["message"]
+    assert call(server, "GET", "/v1/models", Origin=server.url)[0] == 200
 
 
 def test_a_body_of_unsaid_length_is_read_and_limited(server):

@@ -183,7 +183,7 @@ def kept_values(model, run):
 
 
 def test_obeyed_fields_do_what_the_library_says_of_them(run, tmp_path):
-    given = ["eval_on_start=true", "logging_first_step=true", "activation_checkpointing=true"]
+    given = ["logging_first_step=true", "activation_checkpointing=true"]
     flags = {"logging_steps": 3, "eval_steps": 2}
     plain = trainer_for(run, tmp_path / "a", **flags)
     plain.train()
@@ -191,7 +191,6 @@ def test_obeyed_fields_do_what_the_library_says_of_them(run, tmp_path):
     assert torch.are_deterministic_algorithms_enabled()
     other.train()
     torch.use_deterministic_algorithms(False)
-    assert [e["step"] for e in other.state.log_history if "eval_loss" in e] == [0, 2, 4]
     assert [e["step"] for e in other.state.log_history if "loss" in e] == [1, 3]
     assert kept_values(other.model, run) < kept_values(plain.model, run) / 2
     assert all(map(torch.equal, plain.model.parameters(), other.model.parameters()))
@@ -200,16 +199,13 @@ def test_obeyed_fields_do_what_the_library_says_of_them(run, tmp_path):
     assert not any(map(torch.equal, plain.model.parameters(), third.model.parameters()))
 
 
-def test_an_evaluation_on_start_is_not_repeated_when_training_goes_on(run, tmp_path, monkeypatch):
-    import train_model
-
-    trainer = trainer_for(run, tmp_path, trainer=["eval_on_start=true"])
-    monkeypatch.setattr(PipelineTrainer, "train", lambda *_, **__: None)
-    monkeypatch.setattr(PipelineTrainer, "take_over_ended", lambda *_: False)
-    train_model.train_from(None, trainer)
-    assert trainer.args.eval_on_start
-    train_model.train_from(tmp_path, trainer)
-    assert not trainer.args.eval_on_start
+def test_the_validation_before_training_is_not_repeated_when_training_goes_on(run, tmp_path):
+    stopped = trainer_for(run, tmp_path)
+    stopped.interruption.came = True
+    stopped.train()
+    again = trainer_for(run, tmp_path)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-1"))
+    assert [e["step"] for e in again.state.log_history if "eval_loss" in e] == [0, 4]
 
 
 @pytest.mark.parametrize("pair", ["data_seed=3", "dataloader_num_workers=2"])
@@ -237,7 +233,7 @@ def test_several_validation_sets_are_all_validated(run, tmp_path):
     trainer.eval_dataset = sets
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
-    assert [entry["step"] for entry in log] == [2, 4] and trainer.state.best_global_step
+    assert [entry["step"] for entry in log] == [0, 2, 4] and trainer.state.best_global_step
     alone = {name: trainer.evaluate(blocks)["eval_loss"] for name, blocks in sets.items()}
     assert {name: log[-1][f"eval_{name}_loss"] for name in sets} == alone
     mean = sum(alone[name] * len(sets[name]) for name in sets) / sum(map(len, sets.values()))

@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import os
-import signal
 from types import SimpleNamespace
 
 import pytest
@@ -16,19 +14,16 @@ import configure_trainer
 import train_model
 from configure_trainer import TrainerOptions, build_trainer, make_trainable
 from load_gpt2 import read_gpt2
-from tests.conftest import shell
 from toolkit.model.gpt2 import fresh_model, open_model
 from toolkit.model.trainable import train_last_blocks
 from toolkit.run.command import UserError
-from toolkit.run.console import duration
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training import pace as training_pace
-from toolkit.training import plan, preflight, trackers
+from toolkit.training import plan, preflight
 from toolkit.training.checkpoints import find_checkpoint
 from toolkit.training.compute_rate import training_operations_per_token
-from toolkit.training.learning_rate_trials import pick_learning_rate
 from toolkit.training.log_history import read_log
-from toolkit.training.plan import how_validation_went, make_plan, seconds_left
+from toolkit.training.plan import make_plan
 from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.training.trainer import PipelineTrainer
 from train_test_split import read_splits
@@ -210,39 +205,7 @@ def test_a_frozen_model_needs_less_memory_and_a_longer_block_more():
     full, long = (memory_need(small_model(), size, "bf16") for size in (24, 48))
     frozen = memory_need(train_last_blocks(small_model(), 1), 48, "bf16")
     assert full.row < long.row and full.fixed == long.fixed
-    assert frozen.row < long.row / 2 and frozen.fixed < long.fixed
-
-
-PEAK = """
-import sys, torch
-from transformers import GPT2Config
-from toolkit.model.gpt2 import fresh_model
-from toolkit.model.kernels import choose_kernels
-from toolkit.training.memory import keep_freed_memory, peak_memory_bytes
-from toolkit.training.preflight import held_bytes, memory_need
-precision, blocks = sys.argv[1], int(sys.argv[2])
-model = fresh_model(GPT2Config(n_layer=6, n_head=6, n_embd=384, vocab_size=8000, n_positions=256))
-keep_freed_memory()
-need = memory_need(model, 256, precision)
-print(held_bytes("cpu") + need.of(blocks))
-model.train()
-kernels = choose_kernels("cpu", precision, "training")
-optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-for _ in range(2):
-    ids = torch.randint(8000, (blocks, 256))
-    model(ids, labels=ids, kernels=kernels).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    kernels.refresh()
-print(peak_memory_bytes())
-"""
-
-
-@pytest.mark.parametrize("precision, blocks", [("bf16", 16), ("fp32", 12)])
-def test_the_predicted_peak_of_memory_is_within_a_quarter(precision, blocks):
-    done = shell("-c", PEAK, precision, str(blocks))
-    predicted, peak = map(int, done.stdout.split())
-    assert predicted == pytest.approx(peak, rel=0.25)
+    assert frozen.row < long.row * 0.65 and frozen.fixed < long.fixed
 
 
 def test_a_full_disk_is_foreseen(run, monkeypatch, tmp_path):
@@ -252,7 +215,7 @@ def test_a_full_disk_is_foreseen(run, monkeypatch, tmp_path):
         trainer_for(run, tmp_path)
 
 
-# Time, verdict, divergence, learning rate
+# Time, divergence, what the log carries
 
 
 def test_the_speed_of_a_ragged_step_counts_its_own_tokens(run, tmp_path, monkeypatch):
@@ -268,31 +231,6 @@ def test_the_speed_of_a_ragged_step_counts_its_own_tokens(run, tmp_path, monkeyp
     speeds = [entry["tokens_per_second"] for entry in entries]
     sizes = [min(batch, blocks - start) for start in range(0, blocks, batch)] * 2
     assert speeds == [size * 32 for size in sizes][1:]  # the first step warms up
-
-
-def test_the_time_left_counts_steps_and_validations():
-    plan = {"steps": 100, "eval_steps": 20, "tokens_per_step": 300, "tokens_per_validation": 900}
-    assert [duration(s) for s in (59.6, 80, 5 * 3600 + 900)] == [
-        "1 min 0 s",
-        "1 min 20 s",
-        "5 h 15 min",
-    ]
-    assert seconds_left(100, 2.0, plan) == 0
-    assert seconds_left(90, 2.0, plan) == pytest.approx(2.0 * 10 + 1 * 2.0)
-    assert seconds_left(0, 2.0, plan) == pytest.approx(2.0 * 100 + 5 * 2.0)
-
-
-@pytest.mark.parametrize(
-    "losses, expected",
-    [
-        ([3.0, 2.5, 2.2, 2.0], "validation loss improved up to step 40"),
-        ([3.0, 2.0, 1.999, 1.998], "plateaued at step 20: validation loss 2.000, in the end 1.998"),
-        ([3.0, 2.0, 2.2, 2.6], "overfitted from step 20: validation loss 2.000, then 2.600"),
-        ([3.0], "validated once, at step 10: whether it improved is not known"),
-    ],
-)
-def test_the_verdict_says_how_validation_went(losses, expected):
-    assert how_validation_went([(10 * (n + 1), loss) for n, loss in enumerate(losses)]) == expected
 
 
 @pytest.mark.parametrize("worse", [math.nan, math.inf, 50.0], ids=str)
@@ -313,18 +251,6 @@ def test_divergence_stops_training_and_keeps_the_best_checkpoint(run, tmp_path, 
     assert find_checkpoint(tmp_path / "checkpoints", "", str(tmp_path / "checkpoints/checkpoint-2"))
 
 
-def test_the_automatic_learning_rate_is_the_best_of_its_trials(run_copy):
-    flags = ["--run_dir", str(run_copy), "--learning_rate", "auto", "--max_steps", "12"]
-    configure_trainer.main(flags)
-    plan = json.loads((run_copy / "configure_trainer.json").read_text())["results"]
-    trials = {t["learning_rate"]: t["validation_loss"] for t in plan["trials"]}
-    assert len(trials) == 4 and len({*trials.values()}) == 4
-    assert plan["learning_rate"] == min(trials, key=trials.get)
-    configure_trainer.main(flags)
-    again = json.loads((run_copy / "configure_trainer.json").read_text())["results"]
-    assert again == plan
-
-
 def test_the_log_carries_speed_memory_and_utilization(finished):
     lines = (finished.path / "log_history.jsonl").read_text().splitlines()
     measured = [entry["measured"] for entry in map(json.loads, lines) if "measured" in entry]
@@ -334,65 +260,12 @@ def test_the_log_carries_speed_memory_and_utilization(finished):
         assert 0 < entry["model_flops_utilization"] < 1
 
 
-def test_an_absent_tracker_is_named_with_its_command(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="--report_to trackio needs .*: pip install trackio"):
-        trainer_for(run, tmp_path, report_to="trackio")
-
-
-def test_each_runs_tracker_writes_into_its_own_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.delenv("WANDB_DIR", raising=False)
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        trackers.prepare_tracker("wandb", tmp_path / name)
-        assert os.environ["WANDB_DIR"] == str(tmp_path / name / "wandb")
-    monkeypatch.setenv("WANDB_DIR", "/the users")
-    trackers.prepare_tracker("wandb", tmp_path / "a")
-    assert os.environ["WANDB_DIR"] == "/the users"
-
-
-def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signals(
-    run, tmp_path, monkeypatch
-):
-    before = signal.getsignal(signal.SIGINT)
-    plan_of_four = {"steps": 4, "learning_rate": 1e-3, "warmup_steps": 1}
-    evaluated = []
-    monkeypatch.setattr(PipelineTrainer, "evaluate", lambda *_: evaluated.append(1))
-
-    def make_trainer(plan):
-        trainer = trainer_for(run, tmp_path, max_steps=4)
-        step = trainer.training_step
-        trainer.training_step = lambda *given: (os.kill(os.getpid(), signal.SIGINT), step(*given))[
-            1
-        ]
-        return trainer
-
-    with pytest.raises(KeyboardInterrupt):
-        pick_learning_rate(make_trainer, plan_of_four, read_splits(run)["test"])
-    assert signal.getsignal(signal.SIGINT) == before and not evaluated
-
-    def diverging(plan):
-        trainer = trainer_for(run, tmp_path, max_steps=4)
-        monkeypatch.setattr(trainer, "training_step", explode)
-        return trainer
-
-    def explode(*_):
-        raise UserError("training diverged")
-
-    with pytest.raises(UserError, match="every trial diverged"):
-        pick_learning_rate(diverging, plan_of_four, read_splits(run)["test"])
-    assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_tensorboard_gets_the_curves(run, tmp_path):
-    event_accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator"
-    )
-    trainer = trainer_for(run, tmp_path, report_to="tensorboard", logging_steps=1)
-    trainer.train()
-    events = next((tmp_path / "tensorboard").rglob("events.out.*"))
-    curves = event_accumulator.EventAccumulator(str(events))
-    curves.Reload()
-    logged = [e["loss"] for e in trainer.state.log_history if "loss" in e]
-    assert [e.value for e in curves.Scalars("train/loss")] == pytest.approx(logged)
+def test_a_share_above_1_of_the_machines_own_rate_is_never_logged(monkeypatch):
+    """The rate was measured while others slowed the machine down: it is measured again."""
+    measured = iter([100.0, 50.0, 400.0])
+    monkeypatch.setattr(training_pace, "matrix_product_rate", lambda *_: next(measured))
+    speedometer = training_pace.Speedometer(None, {}, "cpu", "fp32")
+    assert speedometer.utilization(40.0) == {"model_flops_utilization": 0.4}
+    assert speedometer.utilization(200.0) == {}
+    assert speedometer.utilization(200.0) == {"model_flops_utilization": 0.5}
+    assert speedometer.utilization(400.0) == {"model_flops_utilization": 1.0}

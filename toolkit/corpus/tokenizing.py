@@ -104,8 +104,11 @@ def encode_spans(
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Return a text's token ids, without end-of-text."""
-    return encoder([text], tokenizer).encode(text, add_special_tokens=False).ids
+    """Return a text's token ids, without end-of-text. A long one lets other threads run."""
+    whole = encoder([text], tokenizer)
+    if len(text) <= PIECE_CHARACTERS:  # a batch has its price, and waits for other batches
+        return whole.encode(text, add_special_tokens=False).ids
+    return whole.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
 
 def encoder(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> Tokenizer:

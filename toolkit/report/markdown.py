@@ -6,6 +6,7 @@ import textwrap
 
 from toolkit.run.console import shown
 
+WIDTH = 96  # letters of a line of text in a block
 MARKUP = re.compile(r"<[A-Za-z/!?]")  # what may begin a tag or a comment
 SIGNS = re.compile(r"([\\`*\[\]<>&#~|!]|(?<!\w)_|_(?!\w))")  # within a word _ is no sign
 
@@ -23,17 +24,18 @@ def in_code(text: str) -> str:
     return f"`{line}`"
 
 
-def fenced(text: str) -> list[str]:
-    """Return text as a block that Markdown shows as it is, wrapped for reading.
+def fenced(text: str, width: int | None = WIDTH) -> list[str]:
+    """Return text as a block that Markdown shows as it is, wrapped for reading; None: unwrapped.
 
     Where it holds what looks like a tag, the block is one of escaped HTML: not every reader of
     Markdown leaves a fence's content alone.
     """
     lines = shown(text).splitlines()
-    wrapped = [part for line in lines for part in textwrap.wrap(line, 96) or [""]]
+    if width:
+        lines = [part for line in lines for part in textwrap.wrap(line, width) or [""]]
     if MARKUP.search(text):
-        return ["<pre>", *(html.escape(line, quote=False) for line in wrapped), "</pre>"]
+        return ["<pre>", *(html.escape(line, quote=False) for line in lines), "</pre>"]
     fence = "~~~"
     while fence in text:
         fence += "~"
-    return [fence + "text", *wrapped, fence]
+    return [fence + "text", *lines, fence]

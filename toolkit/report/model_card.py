@@ -1,7 +1,6 @@
 """The model card: what someone who gets nothing but the model should know of it."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from toolkit.report.markdown import plain
 from toolkit.report.report import facts_of, render
 from toolkit.run.files import sha256_of
+from toolkit.run.options import in_shell
 from toolkit.run.records import Records
 from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics import METRICS
@@ -42,7 +42,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "completions": made["results"]["completions"],
             "conversations": made["results"].get("conversations", False),
             "separator": json.dumps(made["options"]["completion_separator"].replace("\\n", "\n")),
-            "flags": shlex.join(map(last_part, flags)) or "(none)",
+            "flags": in_shell(list(map(last_part, flags))) or "(none)",
             "hashes": hashes_of(records, run.path / "model"),
             "precision": records["import_modules"]["measured"]["precision"],
         },

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from toolkit.run.console import shown
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; lines differ in marker too.
+# Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#aa4499"
-INK = "#222222"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, "#e69f00", "#56b4e9", "#666666")
-MARKERS = "os^Dvp*"
+GREY, INK = "#666666", "#222222"
+# What a colour means, in every picture and on every page; a line alone in its panel is in ink.
+TRAINING, VALIDATION, BEFORE, AFTER = BLUE, VERMILION, GREY, PURPLE
 FONT_SIZE = 11  # still read when the picture is shown at half its size
 
 Entries = list[dict[str, float]]
@@ -46,11 +46,11 @@ class Story:
 
 
 def draw_losses(axes: Axes, story: Story) -> None:
-    line(axes, story, "loss", BLUE, label="training")
-    line(axes, story, "eval_loss", VERMILION, label="validation", marker="o")
+    line(axes, story, "loss", TRAINING, label="training")
+    line(axes, story, "eval_loss", VALIDATION, label="validation", marker="o")
     best = dict(zip(*story.points("eval_loss"), strict=True)).get(story.best_step)
     if best is not None:
-        star = {"marker": "*", "color": VERMILION, "markersize": 15, "markeredgecolor": INK}
+        star = {"marker": "*", "color": VALIDATION, "markersize": 15, "markeredgecolor": INK}
         label = f"best, saved: {best:.3f} at step {story.best_step:,}"
         axes.plot(story.best_step, best, linestyle="none", label=label, **star)
     if story.stopped_early:
@@ -69,7 +69,7 @@ def draw_perplexities(axes: Axes, story: Story) -> None:
             continue
         span = figures.get("intervals", {}).get("perplexity") or (value, value)
         reach = [[value - span[0]], [span[1] - value]]
-        colour = {"base": VERMILION, "tuned": BLUE}[name]
+        colour = {"base": BEFORE, "tuned": AFTER}[name]
         style = {"fmt": "os"[place], "color": colour, "capsize": 5, "markersize": 9}
         axes.errorbar(value, place, xerr=reach, **style)
         above = {"xytext": (0, 13), "textcoords": "offset points", "ha": "center"}
@@ -84,17 +84,18 @@ def draw_perplexities(axes: Axes, story: Story) -> None:
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)) if wide else ticker.MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_title("Test perplexity, with 95% intervals", loc="left")
+    known = any(figures.get("intervals") for _, figures in models)
+    axes.set_title("Test perplexity" + (", with 95% intervals" if known else ""), loc="left")
 
 
 def draw_learning_rate(axes: Axes, story: Story) -> None:
-    line(axes, story, "learning_rate", GREEN)
+    line(axes, story, "learning_rate", INK)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_title("Learning rate", loc="left")
 
 
 def draw_gradient_norm(axes: Axes, story: Story) -> None:
-    line(axes, story, "grad_norm", PURPLE)
+    line(axes, story, "grad_norm", INK)
     if any(value > 0 for value in story.points("grad_norm")[1]):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
@@ -104,7 +105,7 @@ def draw_gradient_norm(axes: Axes, story: Story) -> None:
 
 
 def draw_speed(axes: Axes, story: Story) -> None:
-    line(axes, story, "tokens_per_second", BLUE)
+    line(axes, story, "tokens_per_second", INK)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_title("Training speed (tokens/s)", loc="left")
@@ -112,7 +113,7 @@ def draw_speed(axes: Axes, story: Story) -> None:
 
 def draw_memory(axes: Axes, story: Story) -> None:
     steps, values = story.points("peak_memory_bytes")
-    axes.plot(steps, np.array(values) / 1e9, color=VERMILION, linewidth=2)
+    axes.plot(steps, np.array(values) / 1e9, color=INK, linewidth=2)
     axes.set_ylim(bottom=0)
     axes.set_title("Memory, peak so far (GB)", loc="left")
 
@@ -124,6 +125,7 @@ PANELS: dict[str, Panel] = {
     "learning_rate": draw_learning_rate,
     "grad_norm": draw_gradient_norm,
 }
+FIRST = (draw_losses, draw_perplexities)  # what a reader looks at; the others are folded
 MEASURED: dict[str, Panel] = {"tokens_per_second": draw_speed, "peak_memory_bytes": draw_memory}
 
 
@@ -145,8 +147,7 @@ def draw_together(panels: list[Panel], story: Story, title: str) -> Figure:
         axes = figure.add_subplot(grid[place // 2, slice(None) if alone else place % 2])
         draw(axes, story)
         finish(axes, draw)
-    words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}  # $ is a path's, or text
-    figure.suptitle(shown(title), fontsize=FONT_SIZE + 1, **words)
+    above(figure, title)
     return figure
 
 
@@ -159,24 +160,11 @@ def draw_alone(draw: Panel, story: Story) -> str:
     return as_svg(figure)
 
 
-def draw_overlay(histories: dict[str, Entries]) -> Figure:
-    """Return validation and training loss of all runs, a colour and a marker a run."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, title in zip(
-        panels, ("eval_loss", "loss"), ("Validation loss", "Training loss"), strict=True
-    ):
-        for number, (folder, history) in enumerate(histories.items()):
-            points = [(entry["step"], entry[key]) for entry in history if key in entry]
-            style = {"color": SERIES[number % len(SERIES)], "linewidth": 2, "label": shown(folder)}
-            if key == "eval_loss":
-                style["marker"] = MARKERS[number % len(MARKERS)]
-            axes.plot([step for step, _ in points], [loss for _, loss in points], **style)
-        axes.set_title(f"{title} (nats per token)", loc="left")
-        finish(axes)
-    for text in panels[0].legend(frameon=False).get_texts():
-        text.set_parse_math(False)
-    return figure
+def above(figure: Figure, text: str) -> None:
+    """Write text over all panels, wrapped; $ is a part of a path or text, no formula."""
+    words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}
+    if text:
+        figure.suptitle(shown(text), fontsize=FONT_SIZE + 1, **words)
 
 
 def finish(axes: Axes, draw: Panel | None = None) -> None:

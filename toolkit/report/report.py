@@ -10,12 +10,12 @@ from markupsafe import Markup
 from toolkit.blocks.window_hash import WINDOW
 from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
-from toolkit.report.markdown import fenced, in_code, plain
-from toolkit.report.plots import BLUE, GREEN, INK, PURPLE, VERMILION
+from toolkit.report.markdown import WIDTH, fenced, in_code, plain
+from toolkit.report.plots import AFTER, BEFORE, INK, TRAINING, VALIDATION
 from toolkit.report.samples_page import endings
 from toolkit.report.verdict import judge, judge_copying
-from toolkit.run.console import shown
-from toolkit.run.options import as_command
+from toolkit.run.console import count, shown, size
+from toolkit.run.options import as_command, in_shell
 from toolkit.run.records import Records
 from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics_table import table_of
@@ -23,10 +23,10 @@ from toolkit.scoring.rouge import rouge_table
 from toolkit.writing.sampling import EXAMINED
 
 PAGE_COLOURS = {
-    BLUE: "var(--blue)",
-    VERMILION: "var(--vermilion)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
+    TRAINING: "var(--training)",
+    VALIDATION: "var(--validation)",
+    BEFORE: "var(--before)",
+    AFTER: "var(--after)",
     INK: "currentColor",
 }
 NAMED = 3  # near-copies that the report lists by name; the record lists more
@@ -61,8 +61,8 @@ def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
         finalize=without_commands,
     )
     environment.filters |= {"plain": plain, "in_code": in_code}
+    environment.globals["fenced"] = lambda text, width=WIDTH: "\n".join(fenced(text, width))
     environment.globals["endings"] = endings
-    environment.globals["fenced"] = lambda text: "\n".join(fenced(text))
     return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
 
 
@@ -96,7 +96,7 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "copying_rows": copying_rows(metrics, models),
         "passages": metrics["passages"],
         **data_facts(results, leak),
-        **setting_facts(records, results),
+        **setting_facts(records, results, str(run.path)),
         **machine_facts(records),
     }
 
@@ -123,6 +123,8 @@ def notes_on(results: dict[str, Any]) -> list[str]:
         notes.append(
             f"Validation was best at step {best:,} of {steps:,}; that model was saved and tested."
         )
+    verdict = trained["verdict"]
+    notes.append(f"{verdict[0].upper()}{verdict[1:]}.")
     return notes
 
 
@@ -151,11 +153,14 @@ def leak_line(split: dict[str, Any], leak: float | None) -> str:
     said = [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
     for name, account in split["copies"].items():
         if dropped := account["documents_dropped"]:
-            said.append(f"{dropped:,} {name} documents, copies of held-out ones, were dropped")
+            were = (
+                "copies of held-out ones, were" if dropped > 1 else "a copy of a held-out one, was"
+            )
+            said.append(f"{count(dropped, f'{name} document')}, {were} dropped")
         if kept := account["short_copies_kept"]:
             said.append(
-                f"{kept:,} {name} documents also stand in a held-out split: of less than "
-                f"{SHORT_BYTES} bytes, they are ordinary language, and stay where they were drawn"
+                f"{count(kept, f'{name} document')} also in a held-out split, of less than "
+                f"{SHORT_BYTES} bytes: ordinary language, which stays where it was drawn"
             )
     if not any(account["documents_dropped"] for account in split["copies"].values()):
         said.append("No document is a copy of a held-out one")
@@ -163,7 +168,7 @@ def leak_line(split: dict[str, Any], leak: float | None) -> str:
         if near := account["documents"]:
             few = ", ".join(account["names"][:NAMED]) + (", ..." if near > NAMED else "")
             said.append(
-                f"{near:,} {name} documents ({few}) share half or more of their windows with "
+                f"{count(near, f'{name} document')} ({few}) with half or more of the windows in "
                 "training: where they are versions of one text the figures flatter; keep one "
                 "version, or put all of them into one document"
             )
@@ -182,10 +187,11 @@ def corpus_line(results: dict[str, Any]) -> str:
         sum(part[key] for part in made)
         for key in ("documents", "tokens", "empty_documents_dropped")
     )
-    return f"{documents:,} documents, {tokens:,} tokens; {empty:,} empty documents dropped."
+    dropped = f"; {count(empty, 'empty document')} dropped" if empty else ""
+    return f"{count(documents, 'document')}, {count(tokens, 'token')}{dropped}."
 
 
-def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+def setting_facts(records: dict[str, Any], results: dict[str, Any], folder: str) -> dict[str, Any]:
     plan, split, trained = (
         results[name] for name in ("configure_trainer", "train_test_split", "train_model")
     )
@@ -205,11 +211,9 @@ def setting_facts(records: dict[str, Any], results: dict[str, Any]) -> dict[str,
     return {
         "settings": [{"title": name, "value": value} for name, value in settings.items()],
         "options": [
-            {"step": name, "flags": as_command("", given).removeprefix("python3 '' ")}
-            for name, given in flags.items()
-            if given
+            {"step": name, "flags": in_shell(given)} for name, given in flags.items() if given
         ],
-        "command": as_command("run_pipeline.py", words),
+        "command": as_command("run_pipeline.py", ["--run_dir", folder, *words]),
     }
 
 
@@ -233,7 +237,7 @@ def machine_facts(records: dict[str, Any]) -> dict[str, Any]:
     times = {
         "training speed": f"{trained['tokens_per_second']:,} tokens/s",
         "training loop": f"{trained['seconds']:,.1f} s",
-        "peak memory": f"{trained['peak_memory_bytes'] / 1e9:.2f} GB",
+        "peak memory": size(trained["peak_memory_bytes"]),
     }
     for name, record in records.items():
         number = STEPS.index(name) + 1

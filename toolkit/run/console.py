@@ -33,6 +33,14 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def size(number: float) -> str:
+    """Return bytes as people say them: 1.2 GB, 45 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:,.1f} {name}" if unit == 1e9 else f"{number / unit:.0f} {name}"
+    return f"{number / 1e3:.0f} kB"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people say it: 1 min 20 s, 5 h 15 min."""
     minutes, rest = divmod(round(seconds), 60)

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import re
 import shlex
 import sys
 import types
@@ -63,8 +64,13 @@ def what_no_path_holds(word: str) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the name that is closest, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    """Return `; did you mean ...?` with the name that is closest, or nothing.
+
+    One that has all words of `name` is closer than one that is spelt like it.
+    """
+    words = set(name.strip("-").split("_"))
+    whole = [other for other in names if words <= set(other.strip("-").split("_"))]
+    close = sorted(whole, key=len) or difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -87,13 +93,32 @@ def as_flags(options: Any) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{field.name}" if value else f"--no-{field.name}")
         else:
-            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+            words += as_words(field.name, value if isinstance(value, list) else [value])
     return words
 
 
+def as_words(name: str, values: list[Any]) -> list[str]:
+    """Return a flag and its values as words; a value that begins with a dash is no flag."""
+    texts = [str(value) for value in values]
+    if any(text.startswith("-") for text in texts):
+        return [f"--{name}={text}" for text in texts]
+    return [f"--{name}", *texts]
+
+
 def as_command(file: str, words: list[str]) -> str:
-    """Return a command line for a shell."""
-    return shlex.join(["python3", file, *words])
+    """Return a command for a shell (bash, zsh), of one line whatever the words hold."""
+    return in_shell(["python3", file, *words])
+
+
+def in_shell(words: list[str]) -> str:
+    return " ".join(map(quoted, words))
+
+
+def quoted(word: str) -> str:
+    if all(c.isprintable() for c in word):
+        return shlex.quote(word)
+    plain = re.sub(r"([\\'])", r"\\\1", word)
+    return "$'" + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in plain) + "'"
 
 
 def as_record(options: Any) -> dict[str, Any]:

@@ -20,6 +20,10 @@ AT_ONCE = {"cpu": (4096, 512)}
 AT_ONCE_ON_A_CARD = (32768, 4096)
 
 
+def tokens_at_once(device: str) -> int:
+    return AT_ONCE.get(device, AT_ONCE_ON_A_CARD)[0]
+
+
 def score_blocks(
     model: GPT2LMHeadModel, blocks: Dataset, collate: Collate, precision: str, label: str
 ) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def score_pieces(
     """
     sums = {name: np.zeros(len(pieces.starts)) for name in ("nats", *COUNTS)}
     size = block_size_of(blocks)
-    together, _ = AT_ONCE.get(model.device.type, AT_ONCE_ON_A_CARD)
+    together = tokens_at_once(model.device.type)
     batches = window_batches(blocks, collate, stride, max(1, together // size))
     kernels = choose_kernels(model.device.type, precision, "scoring")
     windows = -(-(len(blocks) - 1) * size // stride) + 1

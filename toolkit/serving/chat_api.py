@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from toolkit.corpus.conversations import Message, read_messages
 from toolkit.serving.answer import Choice, stream_events, whole_answer
 from toolkit.serving.engine import Engine, reporting_to
+from toolkit.serving.prompt_tokens import chat_tokens
 from toolkit.serving.request import MOST_CHOICES, Refusal, SamplingRequest, Unsupported
-from toolkit.writing.chat import answering, chat_ids
+from toolkit.writing.chat import answering
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
 
@@ -70,7 +71,7 @@ def add_chat(app: FastAPI, engine: Engine, conversations: bool) -> None:
         generator, answers = engine.generator(asked.model), asyncio.Queue()
         if not conversations:
             raise Refusal(INSTEAD, code="no_chat_template", param="messages")
-        rows = answers_to(asked, generator, answers)
+        rows = await answers_to(asked, generator, answers)
         turns = [Turn(number, row, generator, asked.stream) for number, row in enumerate(rows)]
         engine.submit(asked.model, rows)
         head = {
@@ -85,14 +86,14 @@ def add_chat(app: FastAPI, engine: Engine, conversations: bool) -> None:
         return await whole_answer(turns, answers, head, asked.n, request)
 
 
-def answers_to(
+async def answers_to(
     asked: ChatRequest, generator: Generator, answers: asyncio.Queue
 ) -> list[Continuation]:
     """Return a continuation for each answer; a conversation too long loses its oldest turns."""
     messages: list[Message] = read_messages(asked.messages, "messages")
     positions, most = generator.positions, asked.most()
     kept_free = min(most or positions // 4, positions // 2)
-    ids, _ = chat_ids(messages, generator.tokenizer, positions - kept_free)
+    ids, _ = await chat_tokens(messages, generator.tokenizer, positions - kept_free)
     room = positions - len(ids)
     sampling = answering(asked.sampling(min(most or room, room)))
     drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64

@@ -9,8 +9,9 @@ from fastapi.responses import StreamingResponse
 from toolkit.corpus.conversations import read_messages
 from toolkit.serving.engine import Engine
 from toolkit.serving.page import Settings, as_lines, continuation, sampling_of, submit_all
+from toolkit.serving.prompt_tokens import chat_tokens
 from toolkit.serving.request import Refusal
-from toolkit.writing.chat import answering, chat_ids
+from toolkit.writing.chat import answering
 from toolkit.writing.sampling import Sampling
 
 
@@ -28,13 +29,15 @@ def add_chat_page(app: FastAPI, engine: Engine, sampling: Sampling) -> None:
         answers: asyncio.Queue = asyncio.Queue()
         if asked.talks.keys() != engine.generators.keys():
             raise Refusal(f"talks must hold those of {', '.join(engine.generators)}")
-        settings, rows, cut = answering(sampling_of(asked, sampling)), {}, 0
+        settings, rows, lost = answering(sampling_of(asked, sampling)), {}, 0
         for name, generator in engine.generators.items():
             messages = read_messages(asked.talks[name], f"talks.{name}")
             room = generator.positions - settings.max_new_tokens
-            ids, left_out = chat_ids(messages, generator.tokenizer, room)
+            ids, left_out = await chat_tokens(messages, generator.tokenizer, room)
             rows[name] = continuation(name, ids, settings, asked.seed, answers)
-            cut = max(cut, left_out)
+            lost = max(lost, left_out)
         submit_all(engine, rows)
-        lines = as_lines(rows, answers, engine.generators["tuned"].tokenizer)
+        note = f"{lost} of the oldest answers do not fit the context and are left out"
+        tokenizer = engine.generators["tuned"].tokenizer
+        lines = as_lines(rows, answers, tokenizer, note if lost else None)
         return StreamingResponse(lines, media_type="application/x-ndjson")

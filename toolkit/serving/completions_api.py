@@ -1,37 +1,39 @@
 """OpenAI's /v1/completions and /v1/models over generators, all requests in one batch a model.
 
-What a client may ask for is in request.py, what it is answered in answer.py, how much and how
-slowly it may send in request_body.py.
+What a client may ask for is in request.py, what it is answered in answer.py and errors.py, who may
+ask in guard.py, how much and how slowly it may send in request_body.py and connections.py.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
 
-from toolkit.run.command import UserError
 from toolkit.serving.answer import Choice, stream_events, whole_answer
-from toolkit.serving.engine import Busy, Engine, reporting_to
+from toolkit.serving.engine import Engine, reporting_to
+from toolkit.serving.errors import KINDS, answer_error
+from toolkit.serving.guard import Guard
+from toolkit.serving.prompt_tokens import prompt_tokens, too_long
 from toolkit.serving.request import CompletionRequest, Refusal
 from toolkit.serving.request_body import LimitedBody
 from toolkit.writing.continuation import Continuation
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import all_prompt_ids
 
 
-def completions_app(generators: dict[str, Generator], hosts: list[str] | None = None) -> FastAPI:
+def completions_app(
+    generators: dict[str, Generator],
+    names: Collection[str] | None = None,
+    origins: Collection[str] = (),
+) -> FastAPI:
     """Return the app. `generators`: by the model's name, as clients say it.
 
-    `hosts`: names that it answers to; None: to any. A name of somebody else's that leads to a
-    loopback address (DNS rebinding) would let a web page read what only this machine may.
+    `names`: hosts that it answers as; None: as any. `origins`: of pages elsewhere that may ask.
     """
     engine = Engine(generators)
 
@@ -43,31 +45,26 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
-    app.add_middleware(LimitedBody)
-    if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    for kind in (
-        Refusal,
-        UserError,
-        Busy,
-        RequestValidationError,
-        HTTPException,
-        Exception,
-    ):
+    if origins:
+        allowed = {"allow_origins": origins, "allow_methods": ["GET", "POST"]}
+        app.add_middleware(CORSMiddleware, allow_headers=["*"], **allowed)
+    app.add_middleware(Guard, names=names, origins=origins)
+    app.add_middleware(LimitedBody)  # the last one added is the first to see a request
+    for kind in KINDS:
         app.add_exception_handler(kind, answer_error)
     common = {"object": "model", "created": int(time.time()), "owned_by": "this machine"}
 
     @app.get("/v1/models")
-    def models() -> dict[str, Any]:
+    async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, **common} for name in generators]}
 
     @app.get("/v1/models/{name:path}")
-    def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> dict[str, Any]:
         engine.generator(name)
         return {"id": name, **common}
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         if not engine.thread.is_alive():
             raise Refusal("the generating thread has ended", 503)
         return {"status": "ok"}
@@ -75,7 +72,7 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
     @app.post("/v1/completions")
     async def completions(asked: CompletionRequest, request: Request) -> Any:
         generator, answers = engine.generator(asked.model), asyncio.Queue()
-        rows = continuations_for(asked, generator, answers)
+        rows = await continuations_for(asked, generator, answers)
         choices = [
             Choice(number, row, generator.tokenizer, asked.echo) for number, row in enumerate(rows)
         ]
@@ -94,13 +91,17 @@ def completions_app(generators: dict[str, Generator], hosts: list[str] | None = 
     return app
 
 
-def continuations_for(
+async def continuations_for(
     asked: CompletionRequest, generator: Generator, answers: asyncio.Queue
 ) -> list[Continuation]:
     """Return a continuation for each choice, which reports to `answers` under its number."""
-    sampling, rows = asked.sampling(asked.max_tokens), []
+    rows, positions = [], generator.model.config.n_positions
     for prompt in asked.prompt:
-        ids = prompt_tokens(prompt, asked.max_tokens, generator)
+        ids = await prompt_tokens(prompt, generator)
+        room = positions - len(ids)
+        if not room and asked.max_tokens:
+            raise too_long(f"{len(ids)} tokens, which leave no room for another in", positions)
+        sampling = asked.sampling(min(asked.max_tokens, room))
         drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64
         for sample in range(asked.n):
             progress = reporting_to(answers, len(rows))
@@ -111,47 +112,3 @@ def continuations_for(
                 )
             )
     return rows
-
-
-def prompt_tokens(prompt: str | list[int], most: int, generator: Generator) -> list[int]:
-    """Return the token ids; refuse those that are none, or that leave no room for the new ones."""
-    tokenizer, positions = generator.tokenizer, generator.model.config.n_positions
-    ids = all_prompt_ids(prompt, tokenizer) if isinstance(prompt, str) else prompt
-    if not 0 <= min(ids) <= max(ids) < len(tokenizer):
-        raise Refusal(f"prompt: token ids go from 0 to {len(tokenizer) - 1}", param="prompt")
-    if len(ids) + most > positions:
-        raise Refusal(
-            f"the prompt has {len(ids)} tokens and max_tokens is {most}; together they must "
-            f"not be above the model's {positions} positions",
-            code="context_length_exceeded",
-            param="prompt",
-        )
-    return ids
-
-
-async def answer_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer any error in OpenAI's shape."""
-    match error:
-        case Refusal():
-            refusal = error
-        case UserError():
-            refusal = Refusal(str(error))
-        case Busy():
-            refusal = Refusal(str(error), 503, "server_busy")
-        case RequestValidationError():
-            refusal = first_fault(error)
-        case HTTPException():
-            refusal = Refusal(f"{error.detail}", error.status_code)
-        case _:
-            refusal = Refusal("the server failed; its log says why", 500)
-    return JSONResponse(refusal.body(), refusal.status, getattr(error, "headers", None))
-
-
-def first_fault(error: RequestValidationError) -> Refusal:
-    """Return what is wrong first, naming the field."""
-    fault = error.errors()[0]
-    where = [str(part) for part in fault["loc"][1:]]
-    message = fault["msg"].removeprefix("Value error, ")
-    if not where and ": " in message:  # fields that do not fit together: the message names them
-        return Refusal(message, param=message.split(":")[0].split(",")[0])
-    return Refusal(f"{'.'.join(where) or 'body'}: {message}", param=where[0] if where else None)

@@ -3,12 +3,17 @@
 const form = document.getElementById("form");
 const stop = document.getElementById("stop");
 const problem = document.getElementById("problem");
+const note = document.getElementById("note");
+const settings = document.getElementById("settings");
+const columns = document.querySelector(".columns");
+const isNarrow = matchMedia("(max-width: 36rem)").matches; // a phone: the answers come first
 const likeliest = document.getElementById("likeliest");
 const facts = new WeakMap(); // of each token's element: what the server says of it
 const chat = "chat" in form.dataset; // the models have learned from conversations
 const columnOf = (model) => document.getElementById(model);
 let talks = {}; // what each model was told, and has answered
 let request = null;
+settings.open = !isNarrow;
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -41,6 +46,7 @@ async function generate() {
     asked[field.name] = number ? (field.value === "" ? null : Number(field.value)) : field.value;
   }
   complain("");
+  note.textContent = "";
   hide();
   request = new AbortController();
   busy(true);
@@ -54,6 +60,7 @@ async function generate() {
     });
     if (!answer.ok) throw new Error((await answer.json()).error.message);
     for (const column of document.querySelectorAll(".columns .card")) begin(column, asked);
+    if (isNarrow && !chat) columns.scrollIntoView();
     for await (const line of linesOf(answer.body)) show(JSON.parse(line));
   } catch (error) {
     if (error.name === "AbortError") end("stopped");
@@ -100,6 +107,7 @@ function begin(column, asked) {
 }
 
 function show(event) {
+  if (event.note) return (note.textContent = event.note);
   const column = columnOf(event.model);
   const text = column.querySelector(".text");
   if (chat) talks[event.model].at(-1).content += event.text;
@@ -107,7 +115,7 @@ function show(event) {
     const token = document.createElement("span");
     token.className = "token";
     token.textContent = event.text;
-    token.style.setProperty("--share", event.probability);
+    token.style.setProperty("--surprising", surprising(event.probability));
     token.tabIndex = text.children.length === 1 ? 0 : -1; // one stop for Tab, then arrow keys
     facts.set(token, event);
     text.append(token);
@@ -116,6 +124,10 @@ function show(event) {
   const why = { stop: "ended", length: "the limit", error: "failed" }[event.finish];
   const ending = event.tokens || !why ? `${event.tokens} tokens, ${why}` : "ended at once: no text";
   if (why) column.querySelector(".end").textContent = ending;
+}
+
+function surprising(probability) {
+  return Math.min(1, Math.max(0, -Math.log10(probability) / 3)); // 0 of what was certain, 1 from a thousandth on
 }
 
 function end(why) {
@@ -131,18 +143,22 @@ function busy(working) {
 
 function complain(message) {
   problem.textContent = message;
-  form.elements[message.split(/[ :]/)[0]]?.setAttribute("aria-invalid", "true");
+  const field = form.elements[message.split(/[ :]/)[0]];
+  field?.setAttribute("aria-invalid", "true");
+  if (field?.closest("details")) settings.open = true;
   if (message) end("");
 }
 
 // The likeliest tokens, for the mouse, the finger and the keyboard
 
-const columns = document.querySelector(".columns");
-columns.addEventListener("mouseover", (event) => explain(event.target));
+// A finger, too, hovers for a moment and is gone: only a mouse shows by hovering, and hides by leaving.
+const byMouse = (act) => (event) => event.pointerType === "mouse" && act(event.target);
+columns.addEventListener("pointerover", byMouse(explain));
+columns.addEventListener("pointerleave", byMouse(hide));
 columns.addEventListener("focusin", (event) => explain(event.target));
 columns.addEventListener("click", (event) => explain(event.target));
-columns.addEventListener("mouseleave", hide);
 columns.addEventListener("focusout", hide);
+document.addEventListener("click", (event) => columns.contains(event.target) || hide());
 columns.addEventListener("keydown", (event) => {
   const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
   const next = step && event.target[step];
@@ -161,7 +177,9 @@ function explain(token) {
   const place = token.getClientRects()[0];
   const room = document.documentElement.clientWidth - likeliest.offsetWidth - 8;
   likeliest.style.left = `${Math.max(8, Math.min(place.left, room)) + scrollX}px`;
-  likeliest.style.top = `${place.bottom + 6 + scrollY}px`;
+  const below = place.bottom + 6;
+  const fits = below + likeliest.offsetHeight < innerHeight;
+  likeliest.style.top = `${(fits ? below : place.top - 6 - likeliest.offsetHeight) + scrollY}px`;
 }
 
 function row([text, share, chosen]) {

@@ -22,9 +22,10 @@ from toolkit.report.report import render
 from toolkit.run.run_directory import RunDirectory
 from toolkit.serving.engine import Busy, Engine, follow, reporting_to
 from toolkit.serving.page_facts import page_facts
+from toolkit.serving.prompt_tokens import text_tokens
 from toolkit.serving.request import Refusal
 from toolkit.writing.continuation import Continuation
-from toolkit.writing.sampling import Sampling, all_prompt_ids, require_possible, shortened
+from toolkit.writing.sampling import Sampling, require_possible, shortened
 
 HERE = Path(__file__).parent
 LIKELIEST = 5  # tokens shown in the place of each
@@ -58,11 +59,11 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     page = render("page.html", facts, HERE)
 
     @app.get("/")
-    def index() -> HTMLResponse:
+    async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=HEADERS)
 
     @app.get("/page.js")
-    def script() -> FileResponse:
+    async def script() -> FileResponse:
         return FileResponse(HERE / "page.js", media_type="text/javascript", headers=HEADERS)
 
     @app.get("/report.html")
@@ -74,32 +75,32 @@ def add_page(app: FastAPI, engine: Engine, run: RunDirectory, sampling: Sampling
     @app.post("/continue")
     async def continue_both(asked: Asked) -> StreamingResponse:
         answers: asyncio.Queue = asyncio.Queue()
-        rows = one_a_model(asked, sampling, engine, answers)
+        rows, cut = await one_a_model(asked, sampling, engine, answers)
         submit_all(engine, rows)
-        lines = as_lines(rows, answers, tuned.tokenizer)
+        note = f"the first {cut} tokens of the prompt do not fit the context and are left out"
+        lines = as_lines(rows, answers, tuned.tokenizer, note if cut else None)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-def one_a_model(
+async def one_a_model(
     asked: Asked, sampling: Sampling, engine: Engine, answers: asyncio.Queue
-) -> dict[str, Continuation]:
-    """Return a continuation for each model; each reports to `answers` under its name."""
+) -> tuple[dict[str, Continuation], int]:
+    """Return a continuation for each model, and how many tokens of the prompt were too many.
+
+    Each reports to `answers` under its name.
+    """
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
-    sampling, rows = sampling_of(asked, sampling), {}
-    for name, generator in engine.generators.items():
-        ids = all_prompt_ids(asked.prompt, generator.tokenizer)
-        positions = generator.model.config.n_positions
-        room, most = positions - len(ids), sampling.max_new_tokens
-        if room < 1:
-            raise Refusal(f"prompt has {len(ids)} tokens, the model {positions} positions")
-        if most > room:
-            raise Refusal(
-                f"max_new_tokens must be at most {room} after this prompt of {len(ids)} tokens, "
-                f"got {most}"
-            )
-        rows[name] = continuation(name, ids, sampling, asked.seed, answers)
-    return rows
+    sampling, tuned = sampling_of(asked, sampling), engine.generators["tuned"]
+    positions, most = tuned.positions, sampling.max_new_tokens
+    if most >= positions:
+        raise Refusal(f"max_new_tokens must be below the model's {positions} positions, got {most}")
+    ids = await text_tokens(asked.prompt, tuned.tokenizer)
+    kept = ids[most - positions :]
+    rows = {
+        name: continuation(name, kept, sampling, asked.seed, answers) for name in engine.generators
+    }
+    return rows, len(ids) - len(kept)
 
 
 def sampling_of(asked: Settings, sampling: Sampling) -> Sampling:
@@ -135,12 +136,17 @@ def submit_all(engine: Engine, rows: dict[str, Continuation]) -> None:
 
 
 async def as_lines(
-    rows: dict[str, Continuation], answers: asyncio.Queue, tokenizer: PreTrainedTokenizerFast
+    rows: dict[str, Continuation],
+    answers: asyncio.Queue,
+    tokenizer: PreTrainedTokenizerFast,
+    note: str | None,
 ) -> AsyncIterator[str]:
     """Yield a line of JSON for each piece of text a model adds, until all have ended.
 
-    A piece is one token, or the few that make up one character.
+    A piece is one token, or the few that make up one character. `note`: what the first line says.
     """
+    if note:
+        yield json.dumps({"note": note}) + "\n"
     told = dict.fromkeys(rows, (0, 0))  # characters and tokens
     async with contextlib.aclosing(follow(rows.values(), answers)) as states:
         async for name, length, count, finish in states:

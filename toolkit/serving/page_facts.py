@@ -4,15 +4,8 @@ import dataclasses
 from typing import Any
 
 from toolkit.corpus.conversations import ASSISTANT, USER
-from toolkit.report.plots import (
-    PANELS,
-    Story,
-    draw_alone,
-    draw_losses,
-    draw_perplexities,
-    panels_of,
-)
-from toolkit.report.report import data_facts, for_page, title_of
+from toolkit.report.plots import FIRST, PANELS, Story, draw_alone, panels_of
+from toolkit.report.report import data_facts, for_page, notes_on, title_of
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.steps import STEPS
@@ -41,7 +34,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
     trained = results["train_model"]
     history = read_log(run.path / LOG)
     story = Story(history, trained["best_step"], trained["stopped_early"], metrics)
-    panels = [draw for draw in panels_of(story, PANELS) if draw in (draw_losses, draw_perplexities)]
+    panels = [draw for draw in panels_of(story, PANELS) if draw in FIRST]
     missing = {"No test figures": no_figures, "No report": no_report}
     chat = results["create_dataset"].get("conversations", False)
     values = dataclasses.asdict(sampling) | {"seed": run.seed}
@@ -56,6 +49,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
             for name, (title, step, least) in CONTROLS.items()
         ],
         "plots": [for_page(draw_alone(draw, story)) for draw in panels],
+        "notes": notes_on(results),
         "missing": [
             f"{what}; do this, then serve again: {why}" for what, why in missing.items() if why
         ],

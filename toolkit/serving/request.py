@@ -21,9 +21,13 @@ class Refusal(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        }
+        said = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": {name: value and sendable(value) for name, value in said.items()}}
+
+
+def sendable(text: str) -> str:
+    """Return text that UTF-8 can hold: a client's may have halves of characters."""
+    return text.encode(errors="replace").decode()
 
 
 def as_list(prompt: Any) -> list[str | list[int]]:
@@ -67,7 +71,7 @@ class SamplingRequest(BaseModel):
     model: str
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=-1)
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     n: int = Field(1, ge=1)
@@ -106,7 +110,7 @@ class SamplingRequest(BaseModel):
             most_tokens,
             self.temperature,
             self.top_p,
-            self.top_k,
+            max(0, self.top_k),  # -1 too means all, as in vLLM
             1,
             self.min_p,
             self.repetition_penalty,

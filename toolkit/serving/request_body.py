@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-from starlette.responses import JSONResponse
-
+from toolkit.serving.errors import as_answer
 from toolkit.serving.request import Refusal
 
 MOST_BYTES = 1 << 20  # of a request
 MOST_BYTES_SKIPPED = 64 << 20  # of a request that is too large
 MOST_SECONDS = 30  # for a request to arrive
+LEAVE = {"Connection": "close"}  # else what is still sent would be read for ever
 
 
 class LimitedBody:
@@ -23,11 +23,11 @@ class LimitedBody:
             return await self.app(scope, receive, send)
         try:
             body = await asyncio.wait_for(read(receive), MOST_SECONDS)
-        except Refusal as error:
-            return await JSONResponse(error.body(), error.status)(scope, receive, send)
         except asyncio.TimeoutError:
-            late = Refusal(f"the request took more than {MOST_SECONDS} seconds to arrive", 408)
-            return await JSONResponse(late.body(), 408)(scope, receive, send)
+            refusal = Refusal(f"the request took more than {MOST_SECONDS} seconds to arrive", 408)
+            return await as_answer(refusal, LEAVE)(scope, receive, send)
+        except Refusal as refusal:
+            return await as_answer(refusal, LEAVE)(scope, receive, send)
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> dict[str, Any]:

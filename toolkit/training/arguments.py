@@ -13,6 +13,7 @@ from toolkit.run.processes import own_batches
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training.library_fields import JSON, OBEYED, why_not
 from toolkit.training.rehearsal import complaints_refused, rehearse
+from toolkit.training.trackers import ToldArguments, settings_told
 
 SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)\w{16,}|\b[0-9a-f]{40}\b")
 
@@ -50,6 +51,7 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
         "fp16": run.precision == "fp16",
         "max_steps": plan["steps"],
         "eval_strategy": "steps",
+        "eval_on_start": True,  # what training began from stands in the curve
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
         "save_only_model": True,  # the rest is not pickled: CheckpointState writes it
@@ -60,7 +62,8 @@ def training_arguments(options: Any, plan: dict[str, Any], run: RunDirectory) ->
     }
     more = extra_arguments(options.trainer or [])
     with complaints_refused(f"--trainer {' '.join(options.trainer or [])}"):
-        arguments = TrainingArguments(**fixed, **{"run_name": run.path.name, **more})
+        arguments = ToldArguments(**fixed, **{"run_name": run.path.name, **more})
+    arguments.told = settings_told(options, plan, run)
     rehearse(arguments, more, plan["steps"])
     return arguments
 

@@ -134,7 +134,8 @@ class KeepBestAndLast(TrainerCallback):
         metrics: dict,
         **_: Any,
     ) -> None:
-        if state.best_metric is None or metrics["eval_loss"] < state.best_metric:
+        better = state.best_metric is None or metrics["eval_loss"] < state.best_metric
+        if state.global_step and better:  # not so what is untrained
             control.should_save = True
 
     def on_save(

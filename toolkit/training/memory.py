@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -29,11 +29,23 @@ def keep_freed_memory() -> None:
     By default every large tensor is fresh memory from the kernel, which fills it with zeros page by
     page: a third of the time of training GPT-2 on a CPU, three quarters with long blocks.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
+    if mallopt := of_glibc("mallopt"):
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Hand freed memory back after all, between two kinds of work, whose pieces differ in size.
+
+    Kept, what validation has freed would lie beside what training takes, and both would count.
+    """
+    if malloc_trim := of_glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def of_glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How fast training goes, how long it will take, and the bar that shows it."""
 
+import math
 import time
 from typing import Any
 
@@ -12,22 +13,22 @@ from transformers import (
     TrainingArguments,
 )
 
-from toolkit.run.console import duration, say
 from toolkit.training.compute_rate import matrix_product_rate
 from toolkit.training.memory import peak_memory_bytes
-from toolkit.training.plan import seconds_left
 from toolkit.training.token_count import TokenCount
 
 
 class Stopwatch(TrainerCallback):
     """Seconds of the training loop without evaluating, saving, and the first step (warm-up).
 
-    `steps`: those that were timed; `tokens`: theirs, of text.
+    `steps`: those that were timed; `tokens`: theirs, of text. `validation_seconds`: of the latest
+    validation.
     """
 
     def __init__(self, count: TokenCount) -> None:
         self.count = count
         self.seconds, self.steps, self.tokens = 0.0, -1, 0
+        self.validation_seconds = math.nan
         self._since = 0.0
         self._lap = (0.0, 0)
 
@@ -53,10 +54,11 @@ class Stopwatch(TrainerCallback):
         self.steps += 1
         self._since = now
 
-    def _resume(self, *_: Any, **__: Any) -> None:
+    def go_on(self, *_: Any, **__: Any) -> None:
+        """Leave out what has happened since the step ended."""
         self._since = time.perf_counter()
 
-    on_log = on_evaluate = on_save = _resume
+    on_log = on_evaluate = on_save = go_on
 
 
 class Speedometer(TrainerCallback):
@@ -64,7 +66,7 @@ class Speedometer(TrainerCallback):
 
     def __init__(self, stopwatch: Stopwatch, plan: dict[str, Any], device: str, precision: str):
         self.stopwatch, self.plan, self.machine = stopwatch, plan, (device, precision)
-        self.matrix_product_rate: float | None = None
+        self.matrix_product_rate = 0.0
 
     def on_log(
         self,
@@ -77,34 +79,25 @@ class Speedometer(TrainerCallback):
         seconds, tokens = self.stopwatch.lap() if "loss" in (logs or {}) else (0.0, 0)
         if not tokens:
             return
-        if self.matrix_product_rate is None:
-            self.matrix_product_rate = matrix_product_rate(*self.machine)
-        used = tokens / seconds * self.plan["operations_per_token"] / self.matrix_product_rate
         measured = {
             "tokens_per_second": round(tokens / seconds, 1),
-            "model_flops_utilization": round(used, 4),
+            **self.utilization(tokens / seconds * self.plan["operations_per_token"]),
             "peak_memory_bytes": peak_memory_bytes(),
         }
         logs |= measured  # what the callbacks after this one see, and what is kept
         state.log_history[-1] |= measured
 
+    def utilization(self, rate: float) -> dict[str, float]:
+        """Return the share of the machine's matrix-product rate that a rate is.
 
-class Forecast(TrainerCallback):
-    """After three timed steps, say once how long training will take."""
-
-    def __init__(self, stopwatch: Stopwatch, plan: dict[str, Any]):
-        self.stopwatch, self.plan = stopwatch, plan
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if self.stopwatch.steps != 3 or not state.is_world_process_zero:
-            return
-        step_seconds = self.stopwatch.seconds / 3
-        seconds = seconds_left(state.global_step, step_seconds, self.plan)
-        if seconds >= 60:
-            speed = self.stopwatch.tokens_per_second
-            say(f"       {duration(seconds)} to go at {speed:,.0f} tokens/s")
+        Above 1 the machine was slowed down by others while its own rate was measured: it is
+        measured again, and where that does not mend it nothing is logged.
+        """
+        if rate > self.matrix_product_rate:
+            again = matrix_product_rate(*self.machine)
+            self.matrix_product_rate = max(again, self.matrix_product_rate)
+        used = round(rate / self.matrix_product_rate, 4)
+        return {"model_flops_utilization": used} if used <= 1 else {}
 
 
 class TrainingBar(ProgressCallback):

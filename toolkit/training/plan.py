@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 from toolkit.run.command import UserError
+from toolkit.run.console import count, size
 from toolkit.run.lazily import lazily
 from toolkit.run.run_directory import RunDirectory
 
@@ -73,7 +74,7 @@ def make_plan(
         **plan_training(asked, accounts, usual),
     }
     measured = {
-        "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.of(micro_batch),
+        "predicted_peak_memory_bytes": preflight.held_bytes(run.device) + need.at_most(micro_batch),
         "predicted_disk_bytes": preflight.refuse_too_little_disk(model, run.path),
     }
     return plan, measured
@@ -124,6 +125,7 @@ def plan_training(
     affordable = steps * batch // (2 * held_out["blocks"])
     validations = min(MOST_VALIDATIONS, max(1, affordable))
     eval_steps = asked["eval_steps"] or math.ceil(steps / validations)
+    refuse_useless_patience(asked["early_stopping_patience"], steps, eval_steps)
     return {
         "steps": steps,
         "steps_per_epoch": steps_per_epoch,
@@ -140,6 +142,18 @@ def plan_training(
         "save_steps": asked["save_steps"] or eval_steps,
         "logging_steps": asked["logging_steps"] or max(1, steps // 100),
     }
+
+
+def refuse_useless_patience(patience: int | None, steps: int, eval_steps: int) -> None:
+    """Refuse an early stopping that could stop nothing before the end."""
+    before_the_end = (steps - 1) // eval_steps
+    if patience and patience > before_the_end:
+        often = f"give --eval_steps {(steps - 1) // patience} or less, or " * (steps > patience)
+        raise UserError(
+            f"--early_stopping_patience {patience}: only {count(before_the_end, 'validation')} "
+            f"comes before the end of {count(steps, 'step')}, so that training would never stop "
+            f"early; {often}leave it out"
+        )
 
 
 def planned_warmup(asked: dict[str, Any], steps: int) -> int:
@@ -178,41 +192,11 @@ def describe_plan(plan: dict[str, Any], measured: dict[str, Any]) -> str:
     tokens = f"{plan['tokens_per_step']:,} tokens"
     if "learned_per_step" in plan:
         tokens = f"about {tokens} of text, {plan['learned_per_step']:,} of them learned"
+    every = "step" if plan["eval_steps"] == 1 else f"{plan['eval_steps']:,} steps"
     return (
-        f"{plan['trainable_parameters']:,}{trained} parameters to train, {plan['steps']:,} steps "
-        f"of {tokens} ({epochs}), learning rate "
-        f"{plan['learning_rate']:g}, validation every {plan['eval_steps']} steps; about "
-        f"{measured['predicted_peak_memory_bytes'] / 1e9:.1f} GB of memory, up to "
-        f"{measured['predicted_disk_bytes'] / 1e9:.1f} GB of disk"
+        f"{plan['trainable_parameters']:,}{trained} parameters to train, "
+        f"{count(plan['steps'], 'step')} of {tokens} ({epochs}), learning rate "
+        f"{plan['learning_rate']:g}, validation every {every}; about "
+        f"{size(measured['predicted_peak_memory_bytes'])} of memory, up to "
+        f"{size(measured['predicted_disk_bytes'])} of disk"
     )
-
-
-def seconds_left(done: int, step_seconds: float, plan: dict[str, Any]) -> float:
-    """Return the time that the steps after `done`, with their validations, will take.
-
-    A validation's token costs a third of a trained one: it goes forward only.
-    """
-    steps = plan["steps"] - done
-    validations = plan["steps"] // plan["eval_steps"] - done // plan["eval_steps"]
-    return step_seconds * (
-        steps + validations * plan["tokens_per_validation"] / plan["tokens_per_step"] / 3
-    )
-
-
-def how_validation_went(validations: list[tuple[int, float]]) -> str:
-    """Return one sentence on how validation went. `validations`: (step, loss), in their order.
-
-    Overfitted: the last loss is above the best by more than 1% of it. Plateaued: all that was won
-    after a validation is at most 2% of what was won until then; the first such step is named.
-    """
-    if len(validations) == 1:
-        step = validations[0][0]
-        return f"validated once, at step {step:,}: whether it improved is not known"
-    first, last = validations[0][1], validations[-1][1]
-    best_step, best = min(validations, key=lambda entry: entry[1])
-    if last > 1.01 * best:
-        return f"overfitted from step {best_step:,}: validation loss {best:.3f}, then {last:.3f}"
-    for step, loss in validations[1:-1]:
-        if loss - best <= 0.02 * (first - loss):
-            return f"plateaued at step {step:,}: validation loss {loss:.3f}, in the end {last:.3f}"
-    return f"validation loss improved up to step {best_step:,}"

@@ -1,6 +1,7 @@
 """The library's Trainer, with what this pipeline promises on top of it."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ from toolkit.training.callbacks import (
     StopWhenDiverged,
 )
 from toolkit.training.checkpoint_state import CheckpointState
+from toolkit.training.forecast import Forecast
 from toolkit.training.manifest import begin_checkpoint
-from toolkit.training.pace import Forecast, Speedometer, Stopwatch, TrainingBar
+from toolkit.training.memory import give_back_freed_memory
+from toolkit.training.pace import Speedometer, Stopwatch, TrainingBar
 from toolkit.training.token_count import TokenCount
+from toolkit.training.trackers import TrackedRun
 
 NO_LOGITS = "training and validation keep no logits; a new figure goes into METRICS of metrics.py"
 IGNORED = {
@@ -60,7 +64,7 @@ class PipelineTrainer(Trainer):
     - `RefreshCopies`: copies of weights in bf16 are made once a step, not at every use.
     - `TokenCount`, `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two):
       honest counts and speeds, of tokens of text.
-    - `LogHistory`: the log as a file.
+    - `LogHistory`: the log as a file; `TrackedRun`: a tracker goes on in the run it began.
     - `SaveOnSignal`: Ctrl-C loses nothing.
     - `StopWhenDiverged`, `EarlyStopping`, `KeepBestAndLast`: the best model is kept, disk is not.
     """
@@ -112,9 +116,14 @@ class PipelineTrainer(Trainer):
         # Before all others, trackers among them, so that they see what it adds to the log.
         speedometer = Speedometer(self.stopwatch, plan, device, precision)
         self.callback_handler.callbacks.insert(0, speedometer)
+        trackers = [name for name in self.args.report_to if name != "none"]
+        self.tracked_run = TrackedRun(trackers[0]) if trackers else None
+        if self.tracked_run:
+            self.callback_handler.callbacks.insert(0, self.tracked_run)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         self.checkpoint_state.checkpoint = resume_from_checkpoint and Path(resume_from_checkpoint)
+        self.args.eval_on_start &= not resume_from_checkpoint  # else it is in the log already
         return super().train(resume_from_checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, *_: Any, **__: Any) -> None:
@@ -137,9 +146,20 @@ class PipelineTrainer(Trainer):
             return False
         self.state = state
         self.token_count.on_train_begin(self.args, state, self.control)
+        if self.tracked_run:
+            self.tracked_run.remember(state)
         if self.is_world_process_zero():
             self.log_file.write(state)
         return True
+
+    def let_go(self) -> None:
+        """Free what only training needs: two moments, gradients and copies of the weights."""
+        self.optimizer = self.lr_scheduler = None
+        self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
+        self.accelerator.free_memory()
+        self.model.zero_grad(set_to_none=True)
+        self.kernels.copies.clear()
+        give_back_freed_memory()
 
     def compute_loss(
         self,
@@ -185,12 +205,14 @@ class PipelineTrainer(Trainer):
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         sets = given if isinstance(given, dict) else {"": given}
         self.model.eval()
-        model = plain_model(self.model)
+        model, began = plain_model(self.model), time.perf_counter()
         found = {
             name: score_blocks(model, blocks, self.data_collator, self.precision, "validating")
             for name, blocks in sets.items()
         }
         self.model.train()
+        give_back_freed_memory()
+        self.stopwatch.validation_seconds = time.perf_counter() - began
         total = {key: sum(sums[key] for sums in found.values()) for key in ("nats", "tokens")}
         metrics = {"eval_loss": total["nats"] / total["tokens"]}
         metrics |= {f"eval_{n}_loss": s["nats"] / s["tokens"] for n, s in found.items() if n}
