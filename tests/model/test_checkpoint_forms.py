@@ -89,7 +89,7 @@ FORMS = {
     "pickled": ({}, as_pickle, ""),
     "end of GPT-2's": ({"eos_token_id": 50256}, None, "end-of-text is <|endoftext|> (0), as the"),
     "several ends": ({}, config(eos_token_id=[0, 5]), "config.json says 0, 5"),
-    "no end": ({}, config(eos_token_id=None), "config.json says none"),
+    "no end": ({}, config(eos_token_id=None), "config.json says none of its entries"),
     "whole epsilon": ({"layer_norm_epsilon": 1.0}, config(layer_norm_epsilon=1), ""),
     "numbers as texts": ({}, config(layer_norm_epsilon="1e-5", n_layer=2.0), ""),
     "code of its own": ({}, config(auto_map={"AutoModelForCausalLM": "m.M"}), ""),

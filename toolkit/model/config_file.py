@@ -9,11 +9,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GPT2Config
 from transformers.activations import ACT2FN
 
+from toolkit.model.sizes import refuse_too_large
 from toolkit.run.command import UserError, first_line
 
 # What only says with which code to compute, and what belongs to the classes of other programs.
 NOT_THE_MODEL = ("auto_map", "attn_implementation", "_attn_implementation", "_name_or_path")
 SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+RATES = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def open_config(folder: Path, where: str) -> GPT2Config:
@@ -30,9 +32,10 @@ def open_config(folder: Path, where: str) -> GPT2Config:
     for field in dataclasses.fields(GPT2Config):
         if field.name in kept:
             kept[field.name] = as_number(kept[field.name], field.default)
+    kept |= special_ids(kept)
     try:
         config = GPT2Config.from_dict(kept)
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: its config.json cannot be read ({what})") from None
     refuse_impossible(config, where)
@@ -44,7 +47,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
         raise UserError(f"{where} is no model folder: it holds no {path.name}")
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: its {path.name} cannot be read ({first_line(error)})") from None
     if not isinstance(held, dict):
         raise UserError(f"{where}: its {path.name} holds no object")
@@ -65,10 +68,38 @@ def as_number(value: Any, default: Any) -> Any:
     return int(number) if whole else value
 
 
+def special_ids(held: dict[str, Any]) -> dict[str, Any]:
+    """Return the special tokens' ids without those that are none of the entries.
+
+    The library's default, 50256, stands in many a config of a smaller vocabulary.
+    """
+    size = held.get("vocab_size", GPT2Config.vocab_size)
+
+    def is_entry(number: Any) -> bool:
+        return isinstance(number, int) and isinstance(size, int) and 0 <= number < size
+
+    found = {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        said = held.get(name)
+        several = [number for number in said if is_entry(number)] if isinstance(said, list) else []
+        found[name] = several or (said if is_entry(said) else None)
+    return found
+
+
 def refuse_impossible(config: GPT2Config, where: str) -> None:
-    for name in SIZES:
-        if getattr(config, name) < 1:
-            raise UserError(f"{where}: its config.json says {name} {getattr(config, name)}")
+    inner = {} if config.n_inner is None else {"n_inner": config.n_inner}
+    sizes = {name: getattr(config, name) for name in SIZES} | inner
+    least = {name: value for name, value in sizes.items() if value < 1}
+    if config.layer_norm_epsilon <= 0:
+        least["layer_norm_epsilon"] = config.layer_norm_epsilon
+    rates = {name: getattr(config, name) for name in RATES}
+    least |= {name: rate for name, rate in rates.items() if not 0 <= rate < 1}
+    for name, value in least.items():
+        raise UserError(f"{where}: its config.json says {name} {value}")
+    try:
+        refuse_too_large(**sizes)
+    except ValueError as error:
+        raise UserError(f"{where}: its config.json: {error}") from None
     if config.n_embd % config.n_head:
         raise UserError(
             f"{where}: its config.json says n_embd {config.n_embd}, which is no multiple of n_head "

@@ -70,8 +70,8 @@ def read_weights(folder: Path, config: GPT2Config, where: str) -> tuple[GPT2LMHe
             ignore_mismatched_sizes=True,
         )
     except (
-        *(OSError, ValueError, RuntimeError, ImportError, EOFError, KeyError),
-        *(SafetensorError, pickle.UnpicklingError),
+        *(OSError, ValueError, RuntimeError, ImportError, EOFError, KeyError, TypeError),
+        *(AttributeError, SafetensorError, pickle.UnpicklingError),
     ) as error:
         if safe:
             raise UserError(f"{where}: its weights cannot be read ({brief(error)})") from None

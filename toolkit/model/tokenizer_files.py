@@ -192,7 +192,7 @@ def told(tokenizer: PreTrainedTokenizerFast, end: str, numbers: list[int | None]
         return []
     if tokenizer.eos_token is None:
         return [f"end-of-text is {end} ({number}): the tokenizer names none; or give --eos_token"]
-    said = ", ".join("none" if other is None else f"{other}" for other in numbers)
+    said = "none of its entries" if numbers == [None] else ", ".join(map(str, numbers))
     return [f"end-of-text is {end} ({number}), as the tokenizer says; config.json says {said}"]
 
 
