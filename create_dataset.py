@@ -9,7 +9,6 @@ from __future__ import annotations
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
-import codecs
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +124,14 @@ class DatasetOptions:
             if self.streaming and getattr(self, name) is not None:
                 raise ValueError(f"--{name} does not go with --streaming: --max_steps bounds that")
         try:
-            codecs.lookup(self.encoding)
-        except LookupError:
-            raise ValueError(f"--encoding {self.encoding}: Python knows no such encoding") from None
+            "a".encode(self.encoding)
+        except (LookupError, ValueError):  # zip and the like are codecs, and no text
+            raise ValueError(
+                f"--encoding {self.encoding}: Python knows no such encoding of text"
+            ) from None
+
+        if self.is_on_hub() and not self.corpus[0].split(":")[1].strip("/ "):
+            raise ValueError(f"--corpus {self.corpus[0]}: must be hub:NAME or hub:NAME:CONFIG")
 
     def refuse_two_forms(self) -> None:
         """Refuse flags that say two things of what a row or a text is."""

@@ -42,7 +42,6 @@ FLAGS = [
     ("create_dataset", ["--corpus", "http://localhost:1/x.txt"]),
     ("create_dataset", ["--encoding", "zip"]),
     ("create_dataset", ["--encoding", "rot13"]),
-    ("create_dataset", ["--encoding", "idna"]),
     ("create_dataset", ["--encoding", "a" * 300]),
     ("create_dataset", ["--num_proc", f"-{HUGE}"]),
     ("create_dataset", ["--sample_fraction", "1e-300"]),

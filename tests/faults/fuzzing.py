@@ -21,6 +21,7 @@ TEXT = b"A line of the log.\n\nAnother one, \xc3\xa9.\n" * 40
 JSON = json.dumps([{"text": "A row."}, {"text": "Another one."}]).encode()
 CORPORA = {"x.jsonl": ROWS, "x.csv": CSV, "x.txt": TEXT, "x.json": JSON}
 CORPORA |= {f"{name}.gz": gzip.compress(content) for name, content in list(CORPORA.items())}
+STEMS = ["", "\udcff", "\x1b[31m", "a\nb", "<b>", "e" * 200]  # names that files may have
 YAML = (
     b"seed: 5\ncorpus: [a, b]\nlearning_rate: 1e-3\nfrom_scratch: true\nmodel: auto\nto_step: 2\n"
 )
@@ -38,10 +39,12 @@ def fuzzing(bench: Bench) -> Tally:
 
 
 def a_corpus(bench: Bench, tally: Tally) -> None:
-    name = bench.draw.choice(list(CORPORA))
-    path, content = bench.home / "temporary" / name, mutated(CORPORA[name], bench.draw)
-    path.write_bytes(content)
-    words = ["--run_dir", bench.copy(), "--corpus", path]
+    name, folder = bench.draw.choice(list(CORPORA)), bench.home / "temporary/corpus"
+    content = mutated(CORPORA[name], bench.draw)
+    bench.clear(folder)
+    folder.mkdir()
+    (folder / f"{bench.draw.choice(STEMS)}{name}").write_bytes(content)
+    words = ["--run_dir", bench.copy(), "--corpus", folder]
     ending = bench.workshop("create_dataset", *words, may_write=bench.home / "run")
     tally.note(f"{name} {content[:200]!r}", ending)
 
@@ -88,9 +91,9 @@ def a_sealed_record(bench: Bench, tally: Tally) -> None:
     del part[key]
     if "flags" in record.get("measured", {}):
         write_record(path, record)
-    words = ["--run_dir", run, "--from_step", bench.draw.randint(2, 10)]
-    ending = bench.workshop("run_pipeline", *words, may_write=run)
-    tally.note(f"{step}.json without {key}, {words[2:]}", ending, bench.touched)
+    first = bench.draw.randint(2, 10)
+    ending = bench.chain(run, "--from_step", first)
+    tally.note(f"{step}.json without {key}, from step {first}", ending, bench.touched)
 
 
 KINDS: list[Callable[[Bench, Tally], None]] = [

@@ -2,7 +2,7 @@
 
 from tests.faults.harness import Bench, Tally
 
-AT_RANDOM, AT_MOMENTS = 30, 60
+AT_RANDOM, AT_MOMENTS = 30, 40
 LASTING = ("open ", "os.rename ", "os.rmdir ", "os.remove checkpoints", "os.mkdir checkpoints")
 
 

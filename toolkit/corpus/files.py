@@ -15,7 +15,7 @@ from pathlib import Path
 import zstandard
 
 from toolkit.run.command import UserError
-from toolkit.run.files import PROJECT
+from toolkit.run.files import PROJECT, at_home
 
 TABLES = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"}
 TEXTS = {".txt", ".md"}
@@ -62,7 +62,7 @@ def named_paths(names: list[str]) -> list[Path]:
 
 
 def matching(name: str) -> list[Path]:
-    for path in (Path(name).expanduser(), PROJECT / name):
+    for path in (at_home(name), PROJECT / name):
         if path.exists():
             return [path]
         if matches := sorted(glob.glob(str(path), recursive=True)):

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from toolkit.run.command import UserError, first_line
-from toolkit.run.files import PROJECT
+from toolkit.run.files import PROJECT, at_home
 from toolkit.run.lazily import lazily
 
 with lazily():
@@ -144,7 +144,7 @@ def find_folder(
     name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
 ) -> Path:
     """Return the folder that a path or a Hub id names. Raises UserError where it cannot be had."""
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_dir():
         if revision:
             raise UserError(f"--model_revision {revision}: {name} is a folder; it needs a Hub id")

@@ -82,6 +82,14 @@ def signature_of(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def at_home(name: str) -> Path:
+    """Return a path, `~` in it standing for a home that there is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # nobody of that name
+        return Path(name)
+
+
 def files_in(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 

@@ -47,7 +47,7 @@ class Address:
         both = self.host == "::" and socket.has_dualstack_ipv6()
         try:
             return socket.create_server((self.host, self.port), family=family, dualstack_ipv6=both)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, TypeError) as error:  # TypeError: too long to encode
             problem = getattr(error, "strerror", None) or error
             raise UserError(f"--port {self.port} on --host {self.host}: {problem}") from None
 
