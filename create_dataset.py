@@ -9,6 +9,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ with lazily():
     from toolkit.corpus.hub_datasets import newest_revision
     from toolkit.corpus.sources import Reading, find_sources, read_corpus
     from toolkit.corpus.tokenized_documents import open_splits, save_splits, tokenize_documents
+    from toolkit.corpus.tokenizer_fit import Sample, advice_on
 
 
 def documents(options: DatasetOptions) -> dict[str, Iterable[Document | str]]:
@@ -83,6 +85,9 @@ class DatasetOptions:
         "files each is a document; in one file, blank-line paragraphs are grouped)",
     )
     encoding: str = flag("utf-8", "of text, CSV and JSON files; a byte-order mark is dropped")
+    normalize: Literal["none", "nfc"] = flag(
+        "none", "nfc: compose letters and marks that stand apart (NFD), as most texts have them"
+    )
     sample_fraction: float | None = flag(
         None, "keep this share of the documents, drawn by the seed, before tokenizing"
     )
@@ -195,8 +200,14 @@ def create_dataset(
             step.results["revision"] = revision
             remove(run.path / "documents")  # of an earlier run without --streaming
         else:
-            tokenized, accounts = tokenize_corpus(tokenizer, options, run.seed, step.scratch())
+            sample = Sample()
+            tokenized, accounts = tokenize_corpus(
+                tokenizer, options, run.seed, step.scratch(), sample
+            )
             save_splits(tokenized, step.folder("documents"))
+            fit, loaded = bytes_a_token_of(accounts), run.results("load_gpt2")
+            if not loaded.get("tokenizer_to_train"):  # else it is bytes, up to step 5
+                options.notes += advice_on(sample, fit, tokenizer, loaded["n_positions"])
         learned_alone = options.prompt_column is not None or options.conversations()
         step.results |= {"splits": accounts, "completions": learned_alone}
         step.results["conversations"] = options.conversations()
@@ -226,14 +237,21 @@ def is_on_conversations(run: RunDirectory) -> bool:
 
 
 def tokenize_corpus(
-    tokenizer: PreTrainedTokenizerFast, options: DatasetOptions, seed: int, work: Path
+    tokenizer: PreTrainedTokenizerFast,
+    options: DatasetOptions,
+    seed: int,
+    work: Path,
+    sample: Sample,
 ) -> tuple[dict[str, Dataset], dict[str, dict[str, int]]]:
-    """Return each split's documents as token ids, in files in `work`, and an account of each."""
+    """Return each split's documents as token ids, in files in `work`, and an account of each.
+
+    `sample` is given the first of them.
+    """
     tokenized, accounts = {}, {}
     for name, texts in documents(options).items():
         texts = (as_document(text, number) for number, text in enumerate(texts, start=1))
         texts = sample_documents(texts, options.sample_fraction, options.max_documents, seed)
-        texts = (with_separator(document, options.separator()) for document in texts)
+        texts = sample.of(prepared(document, options) for document in texts)
         path = work / f"{name}.arrow"
         tokenized[name], accounts[name] = tokenize_documents(
             texts, tokenizer, path, name, options.num_proc
@@ -250,6 +268,16 @@ def tokenize_corpus(
     return tokenized, accounts
 
 
+def prepared(document: Document, options: DatasetOptions) -> Document:
+    """Return a document as it is tokenized: composed, if asked for, and with its separator."""
+    if options.normalize == "nfc":
+        text, *rest = (unicodedata.normalize("NFC", part) for part in document.parts)
+        completion, *more = rest or [None]
+        more = None if document.more is None else tuple(more)
+        document = document._replace(text=text, completion=completion, more=more)
+    return with_separator(document, options.separator())
+
+
 def stream_documents(
     options: DatasetOptions,
     open_tokenizer: Callable[[], PreTrainedTokenizerFast],
@@ -260,7 +288,7 @@ def stream_documents(
     return DocumentStream(
         find=lambda: find_sources(options.corpus, reading, "--corpus"),
         open_tokenizer=open_tokenizer,
-        prepare=lambda document: with_separator(document, options.separator()),
+        prepare=lambda document: prepared(document, options),
         completions=options.prompt_column is not None or options.conversations(),
         num_proc=options.num_proc,
     )
@@ -280,7 +308,17 @@ def summarize(accounts: dict[str, dict[str, Any]], options: DatasetOptions) -> s
     dropped = total["empty_documents_dropped"]
     note = f" ({count(dropped, 'document')} dropped: empty)" if dropped else ""
     documents = count(total["documents"], "document")
-    return f"{documents}, {count(total['tokens'], 'token')} from {corpus}{own}{note}"
+    fit = f"{count(total['tokens'], 'token')} of {bytes_a_token_of(accounts):.1f} bytes"
+    return f"{documents}, {fit} from {corpus}{own}{note}"
+
+
+def bytes_a_token_of(accounts: dict[str, dict[str, Any]]) -> float:
+    """Return how many bytes of the text a token holds, the ends of documents aside."""
+    total = {
+        key: sum(account[key] for account in accounts.values())
+        for key in ("bytes", "tokens", "documents")
+    }
+    return total["bytes"] / max(1, total["tokens"] - total["documents"])
 
 
 @command

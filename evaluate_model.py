@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from create_dataset import is_on_conversations
-from load_gpt2 import read_gpt2, read_tokenizer
+from load_gpt2 import read_gpt2
 from toolkit.run.command import UserError, command
 from toolkit.run.console import say
 from toolkit.run.lazily import lazily
@@ -23,9 +23,10 @@ from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.source import source_of
 from toolkit.run.start import parse
+from toolkit.scoring import broken_text
 from toolkit.writing.sampling import EXAMINED
 from train_model import read_tuned
-from train_test_split import read_splits, read_test_text
+from train_test_split import read_own_tokenizer, read_splits, read_test_text
 
 with lazily():
     from datasets import Dataset
@@ -90,11 +91,13 @@ def evaluate_model(
         step.results = compare(scores, text, exam.pieces, run.seed)
         samples = {name: outcome.samples for name, outcome in outcomes.items()}
         train = splits["train"] if isinstance(splits["train"], Dataset) else None
-        copied = judge_samples(samples, train)
+        copied = judge_samples(samples, train, exam.window)
         context = {"block_size": size, "stride": options.stride, "precision": run.precision}
+        written = exam.as_texts(outcomes)
         for name in outcomes:
-            step.results[name] |= {**copied[name], "context": context}
-        step.results["samples"] = exam.as_texts(outcomes)
+            broken = broken_text.broken_share([text for entry in written for text in entry[name]])
+            step.results[name] |= {**copied[name], "broken_share": broken, "context": context}
+        step.results |= {"samples": written, "sampled": exam.sampled(tuned.config.n_positions)}
         step.results["passages"] = extreme_passages(exam.test, tokenizer, scores, exam.pieces)
         if references := [reference for _, reference in exam.examples()]:
             completions = {name: outcome.completions for name, outcome in outcomes.items()}
@@ -134,7 +137,9 @@ def set_up(
     pieces = find_pieces(test, tokenizer.eos_token_id)
     stride = options.stride or size
     sampling = answering(EXAMINED) if is_on_conversations(run) else EXAMINED
-    return Examination(test, tokenizer, collate, pieces, stride, run.precision, run.seed, sampling)
+    window = run.results("train_test_split").get("window_tokens")
+    given = (test, tokenizer, collate, pieces, stride, run.precision, run.seed)
+    return Examination(*given, sampling, window)
 
 
 def refuse_long_stride(stride: int, longest: int) -> None:
@@ -164,17 +169,21 @@ def summarize(metrics: dict[str, Any]) -> str:
         values = [model[name] for model in (base, tuned) if model]
         return " -> ".join("none" if value is None else f"{value:{form}}" for value in values)
 
+    broken = tuned.get("broken_share", 0.0)
+    doubt = (
+        f"; {broken:.0%} of its samples' characters are broken" if broken > broken_text.MOST else ""
+    )
     return (
         f"test perplexity {change('perplexity', ',.2f')}, loss {change('loss', '.3f')}, accuracy "
         f"{change('token_accuracy', '.1%')}, bits per byte {change('bits_per_byte', '.3f')} "
-        f"({tuned['tokens']:,} tokens)"
+        f"({tuned['tokens']:,} tokens{doubt})"
     )
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, EvaluateOptions, about=__doc__)
-    evaluate_model(read_tuned(run), read_tokenizer(run), read_splits(run), options, run)
+    evaluate_model(read_tuned(run), read_own_tokenizer(run), read_splits(run), options, run)
 
 
 if __name__ == "__main__":

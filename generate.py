@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from create_dataset import is_on_conversations
-from load_gpt2 import read_gpt2, read_tokenizer
+from load_gpt2 import read_gpt2
 from toolkit.run.command import command
 from toolkit.run.console import say
 from toolkit.run.lazily import lazily
@@ -29,7 +29,7 @@ from toolkit.writing.sampling import (
     usual_new_tokens,
 )
 from train_model import read_tuned
-from train_test_split import read_splits
+from train_test_split import read_own_tokenizer, read_splits
 
 with lazily():
     from datasets import DatasetDict
@@ -42,9 +42,9 @@ with lazily():
     from toolkit.serving.server import require_server, serve
     from toolkit.writing.chat import answering, as_asked
     from toolkit.writing.generator import Generator
+    from toolkit.writing.openings import openings
     from toolkit.writing.prompt_loop import PromptLoop
     from toolkit.writing.prompts import piped_prompts, read_prompts, report_cuts, write_json_lines
-    from toolkit.writing.sampling import openings
     from toolkit.writing.talks import continue_prompts
 
 
@@ -158,7 +158,8 @@ def generate(
         __file__, options, after=("load_gpt2", "train_test_split", "train_model")
     ) as step:
         given, sampling = options.given(run), options.sampling(run)
-        given, seed = given or openings(splits["test"], tokenizer), options.seed(run)
+        given = given or openings(splits["test"], tokenizer).prompts
+        seed = options.seed(run)
         if is_on_conversations(run):
             sampling = answering(sampling)
         prompts = [prompt for prompt, *_ in given]
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, GenerateOptions, about=__doc__)
     if options.push_to_hub:
         return publish(run, options.push_to_hub)
-    tuned, tokenizer = read_tuned(run), read_tokenizer(run)
+    tuned, tokenizer = read_tuned(run), read_own_tokenizer(run)
     if options.interactive or options.serve:
         return converse(tuned, tokenizer, options, run)
     show(generate(tuned, tokenizer, read_splits(run), options, run))

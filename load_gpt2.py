@@ -23,6 +23,7 @@ from toolkit.run.start import parse
 with lazily():
     from transformers import GPT2Config, PreTrainedTokenizerFast
 
+    from toolkit.corpus.columns import Columns
     from toolkit.corpus.sources import Reading, read_corpus
     from toolkit.model import gpt2, hub
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
@@ -61,7 +62,8 @@ class LoadOptions:
         None, "from scratch: take this tokenizer (Hub id or folder), train none"
     )
     tokenizer_corpus: list[str] | None = flag(
-        None, "from scratch: text to train the tokenizer on (default: data/keepers_log)"
+        None,
+        "from scratch: text to train the tokenizer on (default: the training documents, in step 5)",
     )
     eos_token: str | None = flag(
         None, "the tokenizer's entry that ends a text, where it does not say so itself"
@@ -111,6 +113,10 @@ class LoadOptions:
     def shape(self) -> dict[str, int]:
         return {name: getattr(self, name) or default for name, default in SMALL.items()}
 
+    def trains_tokenizer_later(self) -> bool:
+        """Tell whether step 5 trains it, on the run's own training text; until then it is bytes."""
+        return self.from_scratch and not (self.tokenizer or self.tokenizer_corpus)
+
     def files_read(self) -> list[Path]:
         if self.model == "auto" and not self.from_scratch:
             return [hub.bundled_folder()]
@@ -146,6 +152,7 @@ def load_gpt2(
             "revision": hub.revision_of(folder),
             "parameters": model.num_parameters(),
             "tokenizer_entries": len(tokenizer),
+            "tokenizer_to_train": options.trains_tokenizer_later(),
             **{key: getattr(config, key) for key in SMALL},
             "notes": step.notes,
         }
@@ -153,7 +160,11 @@ def load_gpt2(
         step.summary = (
             f"{name}: {model.num_parameters():,} parameters "
             f"({config.n_layer} blocks, {config.n_embd} wide, {config.n_positions} positions), "
-            f"{len(tokenizer):,} tokens; {reason}"
+            + (
+                f"up to {config.vocab_size:,} tokens, found in step 5; {reason}"
+                if options.trains_tokenizer_later()
+                else f"{len(tokenizer):,} tokens; {reason}"
+            )
         )
     return model, tokenizer
 
@@ -194,13 +205,16 @@ def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokeniz
         found = open_tokenizer(folder, options.tokenizer)
         whole = GPT2Config(**shape | {"vocab_size": len(found)}, eos_token_id=None)
         tokenizer, _ = fit_tokenizer(found, whole, options.tokenizer, options.eos_token)
-    else:
-        flag = "--tokenizer_corpus"
-        corpus = read_corpus(options.tokenizer_corpus or ["data/keepers_log"], Reading(), flag)
+        shape["vocab_size"] = len(tokenizer)
+    elif options.tokenizer_corpus:
+        words = Reading(Columns(every=True))
+        corpus = read_corpus(options.tokenizer_corpus, words, "--tokenizer_corpus")
         texts = (document.text for document in corpus["train"])
         tokenizer = train_byte_level_bpe(texts, shape["vocab_size"], shape["n_positions"])
+        shape["vocab_size"] = len(tokenizer)
+    else:
+        tokenizer = train_byte_level_bpe([], SMALLEST, shape["n_positions"])
     end = tokenizer.eos_token_id
-    shape["vocab_size"] = len(tokenizer)
     rates = {}
     if options.dropout is not None:
         rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), options.dropout)

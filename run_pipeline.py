@@ -13,6 +13,7 @@ if __name__ == "__main__":
     __import__("install_libraries").enter_environment(install=True)
 
 import functools
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -35,13 +36,14 @@ from toolkit.run.start import changed_versions, read_run
 from toolkit.run.steps import STEPS, label, number_of
 from toolkit.training.library_fields import OF_BLOCKS
 from train_model import read_tuned, train_model
-from train_test_split import read_splits, train_test_split
+from train_test_split import read_own_tokenizer, read_splits, train_test_split
 from visualize_performance import read_report, visualize_performance
 
 with lazily():
     from toolkit.report.comparison import compare_runs
     from toolkit.report.publishing import publish
     from toolkit.report.samples_page import endings
+    from toolkit.run.characters import characters, shortened
 
 
 @dataclass
@@ -61,6 +63,9 @@ class RunnerOptions:
                 )
         if self.from_step > self.to_step:
             raise ValueError(f"--from_step {self.from_step} comes after --to_step {self.to_step}")
+
+
+JOINERS = "\u200c\u200d"  # they shape letters and pictures, and are no more printable than a space
 
 
 class LastStepDone(Exception):
@@ -205,6 +210,7 @@ def run_steps(chain: Chain) -> None:
     model, tokenizer = loaded[0], loaded[1]
     documents = chain(create_dataset, read_documents, tokenizer)
     splits = chain(train_test_split, read_splits, documents)
+    tokenizer = Left(lambda: read_own_tokenizer(chain.run))  # from scratch it is trained by now
     trainer = chain(configure_trainer, read_trainer, model, splits)
     tuned = chain(train_model, read_tuned, trainer, tokenizer)
     metrics = chain(evaluate_model, read_metrics, tuned, tokenizer, splits)
@@ -224,16 +230,19 @@ def conclude(report: Any, metrics: dict[str, Any], samples: list[dict], run: Run
     say(f"\nreport    {report}")
     say(f"plot      {run.path / 'performance.png'}")
     say(f"result    {summarize(metrics)}")
-    prompt = samples[0]["prompt"] if len(samples[0]["prompt"]) < 80 else samples[0]["prompt"][-60:]
+    prompt = samples[0]["prompt"]
+    prompt = prompt if len(prompt) < 80 else "".join(characters(prompt)[-60:])
     for title, name in (("before", "base"), ("after", "tuned")):
         text, ending = samples[0][name][0], endings(samples[0], name)[0]
         say(f"{title:<10}{one_line(prompt + text)}{f' [{ending}]' if ending else ''}")
     say(f"model     {run.path / 'model'}  (more samples: {run.path / 'samples.md'})")
 
 
-def one_line(text: str, longest: int = 300) -> str:
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return words if len(words) <= longest else words[:longest].rsplit(" ", 1)[0] + " ..."
+def one_line(text: str) -> str:
+    """Return a text without line ends, at most three lines of the terminal long."""
+    kept = (c if c.isprintable() or c in JOINERS else " " for c in text)
+    columns = shutil.get_terminal_size((100, 24)).columns
+    return shortened(" ".join("".join(kept).split()), 3 * columns)
 
 
 if __name__ == "__main__":

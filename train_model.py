@@ -17,7 +17,7 @@ from typing import Any
 
 from configure_trainer import read_trainer
 from create_dataset import is_on_conversations
-from load_gpt2 import read_gpt2, read_tokenizer
+from load_gpt2 import read_gpt2
 from toolkit.run.command import Interrupted, UserError, command
 from toolkit.run.console import count, say
 from toolkit.run.files import remove
@@ -26,6 +26,7 @@ from toolkit.run.options import flag
 from toolkit.run.processes import is_first_process, told_by_first
 from toolkit.run.run_directory import RunDirectory
 from toolkit.run.start import parse
+from train_test_split import read_own_tokenizer
 
 with lazily():
     from transformers import PreTrainedTokenizerFast, TrainerState
@@ -98,7 +99,7 @@ def train_model(
             copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
         else:
             remove(run.path / "adapter")  # of an earlier run with --lora_rank
-        model.save_pretrained(folder)
+        gpt2.fit_model(model, tokenizer).save_pretrained(folder)
         if is_on_conversations(run):
             give_template(tokenizer)
         save_tokenizer(tokenizer, folder)
@@ -187,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     run, options = parse(argv, TrainOptions, about=__doc__, several_processes=True)
     trainer = read_trainer(run)
     if is_first_process():
-        train_model(trainer, read_tokenizer(run), options, run)
+        train_model(trainer, read_own_tokenizer(run), options, run)
     else:
         train_along(trainer)
 

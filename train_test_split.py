@@ -1,6 +1,7 @@
 """Step 5: hold out whole documents, then pack each split into blocks.
 
-Reads documents/ from step 4. Leaves train_test_split.json, splits/.
+Reads documents/ from step 4. Leaves train_test_split.json, splits/, and of a model from
+scratch own_tokenizer/, trained on the training documents.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from create_dataset import read_documents
+from load_gpt2 import read_tokenizer
 from toolkit.run.command import UserError, command
 from toolkit.run.console import count
+from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag, require_ranges
 from toolkit.run.run_directory import RunDirectory
@@ -21,9 +25,16 @@ from toolkit.run.start import parse
 
 with lazily():
     from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedTokenizerFast
 
-    from toolkit.blocks.block_splits import make_blocks, make_examples, refuse_beyond
+    from toolkit.blocks.block_splits import (
+        make_blocks,
+        make_examples,
+        refuse_beyond,
+        warn_of_loss,
+    )
     from toolkit.blocks.document_stream import DocumentStream, keep_held_out, named_contents
+    from toolkit.blocks.own_tokenizer import account_of, described, in_own_tokens
     from toolkit.blocks.splitting import (
         column_of,
         compare_with_train,
@@ -33,10 +44,19 @@ with lazily():
         texts_of,
     )
     from toolkit.blocks.training_stream import Splits, TrainingStream
+    from toolkit.blocks.window_hash import leak_of, window_of
     from toolkit.corpus.tokenized_documents import open_splits, save_splits
+    from toolkit.model.tokenizer_files import open_tokenizer, save_tokenizer
 
 HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold
+OWN_TOKENIZER = "own_tokenizer"  # of a model from scratch: trained on the training text
 TEST_TEXT = "test_text"  # beside the splits: the test documents' text, where tokens do not spell it
+
+
+NO_TEXT_AT_ONCE = (
+    "--from_scratch trains its tokenizer on the whole training text, which a stream does not give; "
+    "name a part of it with --tokenizer_corpus, or a ready one with --tokenizer"
+)
 
 
 @dataclass
@@ -89,6 +109,8 @@ def train_test_split(
         options.refuse_impossible(run.results("load_gpt2"), run)
         fractions = {"validation": options.validation_fraction, "test": options.test_fraction}
         streamed, work = isinstance(documents, DocumentStream), step.scratch()
+        if streamed and run.results("load_gpt2").get("tokenizer_to_train"):
+            raise UserError(NO_TEXT_AT_ONCE)
         if not streamed:
             parts, copied = split_documents(
                 documents, fractions, run.seed, by_hash=options.hold_out_by == "hash"
@@ -98,6 +120,15 @@ def train_test_split(
         else:
             documents, parts, stream, copied = keep_held_out(documents, fractions, work)
             step.results["stream"] = stream
+        made, step.results["tokenizer"] = run.results("create_dataset")["splits"], None
+        if run.results("load_gpt2").get("tokenizer_to_train"):
+            tokenizer, documents, parts, made = train_tokenizer(documents, parts, run, work)
+            save_tokenizer(tokenizer, step.folder(OWN_TOKENIZER))
+            step.results["tokenizer"] = account_of(
+                tokenizer, made, run.results("load_gpt2")["vocab_size"]
+            )
+        else:
+            remove(run.path / OWN_TOKENIZER)  # of an earlier time
         longest = run.results("load_gpt2")["n_positions"]
         if run.results("create_dataset")["completions"]:
             learned = learned_in(documents, parts)
@@ -108,15 +139,34 @@ def train_test_split(
         if streamed:
             accounts = {"train": dict.fromkeys(accounts["test"]), **accounts}  # not known yet
             splits[HELD_OUT] = named_contents(documents)
-        longest = size if "length" in splits["test"].column_names else None
-        if text := texts_of(source_of(documents, "test"), parts["test"], longest):
+        most = size if "length" in splits["test"].column_names else None
+        if text := texts_of(source_of(documents, "test"), parts["test"], most):
             splits[TEST_TEXT] = text
         save_splits(splits, step.folder("splits"))
-        share, near = (None, None) if streamed else compare_with_train(documents, parts)
+        window = None if streamed else window_of(made)
+        share, near = (None, None) if streamed else compare_with_train(documents, parts, window)
         step.results |= {"block_size": size, "splits": accounts, "copies": copied}
-        step.results |= {"near_copies": near, "test_13_token_windows_in_train": share}
+        step.results |= {"near_copies": near, "window_tokens": window}
+        step.results |= {"test_windows_in_train": share}
+        step.notes = warn_of_loss(accounts, size, longest)
         step.summary = summarize(step.results)
     return read_splits(run)
+
+
+def read_own_tokenizer(run: RunDirectory) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of the splits: the one trained here, or else step 3's."""
+    if run.results("train_test_split").get("tokenizer") is None:
+        return read_tokenizer(run)
+    return open_tokenizer(run.artifact("train_test_split", OWN_TOKENIZER))
+
+
+def train_tokenizer(
+    documents: DatasetDict, parts: dict[str, Any], run: RunDirectory, work: Path
+) -> tuple[PreTrainedTokenizerFast, DatasetDict, dict[str, Any], dict[str, dict[str, int]]]:
+    """Return a tokenizer trained on the training documents, and the splits in its tokens."""
+    entries = run.results("load_gpt2")["vocab_size"]
+    completions = run.results("create_dataset")["completions"]
+    return in_own_tokens(documents, parts, read_tokenizer(run), entries, completions, work)
 
 
 def read_splits(run: RunDirectory) -> Splits:
@@ -136,6 +186,11 @@ def read_test_text(run: RunDirectory) -> Dataset | None:
 
 
 def summarize(results: dict[str, Any]) -> str:
+    own = results.get("tokenizer")
+    return summarize_blocks(results) + (f"; its tokenizer: {described(own)}" if own else "")
+
+
+def summarize_blocks(results: dict[str, Any]) -> str:
     counts = {name: account["blocks"] for name, account in results["splits"].items()}
     train, size = results["splits"]["train"], results["block_size"]
     examples, notes = "tokens_learned" in train, []
@@ -156,10 +211,10 @@ def summarize(results: dict[str, Any]) -> str:
     near = {k: account["documents"] for k, account in (results["near_copies"] or {}).items()}
     if sum(near.values()):
         counted = " and ".join(f"{number:,} {name}" for name, number in near.items() if number)
-        share = "documents share" if sum(near.values()) > 1 else "document shares"
-        notes.append(f"{counted} {share} half or more of the 13-token windows with train")
-    if (share := results["test_13_token_windows_in_train"]) is not None:
-        notes.append(f"{share:.1%} of test 13-token windows also in train")
+        half = "documents share" if sum(near.values()) > 1 else "document shares"
+        notes.append(f"{counted} {half} half or more of the windows with train")
+    if (share := results["test_windows_in_train"]) is not None:
+        notes.append(leak_of(share))
     held_out = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
     if stream := results.get("stream"):
         where = f"found in the first {stream['documents_read']:,} documents; "

@@ -35,7 +35,7 @@ TALLIES = pytest.StashKey[list]()  # of tests/faults
 FLAGS = {
     "import_modules.py": ["--device", "cpu", "--seed", "7"],
     "load_gpt2.py": "--from_scratch --n_layer 2 --n_head 2 --n_embd 32 --n_positions 64".split()
-    + ["--vocab_size", "300"],
+    + ["--vocab_size", "300", "--tokenizer_corpus", "data/keepers_log"],
     "create_dataset.py": [],
     "train_test_split.py": ["--block_size", "32"],
     "configure_trainer.py": ["--max_steps", "6", "--eval_steps", "3", "--logging_steps", "1"],

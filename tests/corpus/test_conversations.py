@@ -24,7 +24,14 @@ from tests.conftest import PROJECT
 from toolkit.blocks.collator import collate
 from toolkit.blocks.examples import pad_examples
 from toolkit.corpus.columns import Columns
-from toolkit.corpus.conversations import TEMPLATE, Message, as_conversation, as_prompt
+from toolkit.corpus.conversations import (
+    ROLES,
+    TEMPLATE,
+    Message,
+    as_conversation,
+    as_prompt,
+    read_messages,
+)
 from toolkit.corpus.sources import Reading, read_corpus
 from toolkit.corpus.tokenizing import tokenize
 from toolkit.run.run_directory import RunDirectory
@@ -77,6 +84,15 @@ def test_the_template_writes_the_text_that_training_used(tokenizer, messages):
     assert ours + last == tokenizer.apply_chat_template(
         as_openai(messages), tokenize=False, add_generation_prompt=True
     )
+
+
+def test_the_template_takes_the_roles_that_training_takes(tokenizer):
+    for role, written in (("developer", "System: a\n"), ("user", "User: a\n")):
+        talk = [{"role": role, "content": "a"}]
+        assert tokenizer.apply_chat_template(talk, tokenize=False) == written
+        assert read_messages(talk, "here") == [Message(ROLES[role], "a")]
+    with pytest.raises(Exception, match="there are the roles system, user and assistant"):
+        tokenizer.apply_chat_template([{"role": "tool", "content": "a"}], tokenize=False)
 
 
 def test_the_template_gives_the_tokens_and_the_mask_that_training_used(tokenizer):

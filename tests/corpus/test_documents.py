@@ -90,6 +90,25 @@ def test_one_file_is_cut_between_grouped_paragraphs_and_loses_nothing(write):
     assert "\n\n".join(documents) == text
 
 
+def test_paragraphs_are_grouped_to_as_much_text_in_every_script(write):
+    """50 kB of Chinese are 17,000 characters."""
+    text = "\n\n".join("天还没亮，码头上一个人也没有，只有风声。" * 5 for _ in range(160))
+    documents = documents_of(write("x.txt", text))
+    assert 20 <= len(documents) <= 30 and "\n\n".join(documents) == text
+
+
+def test_songs_between_wide_gaps_are_not_cut(write):
+    songs = ["\n\n".join(f"Song {n}, verse {v}. " + "la " * 150 for v in "abc") for n in range(15)]
+    assert documents_of(write("x.txt", "\n\n\n".join(songs))) == songs
+
+
+def test_games_and_tunes_are_a_document_each(write):
+    games = [f'[Event "{n}"]\n[Site "x"]\n\n1. e4 e5 2. Nf3 Nc6\n3. Bb5 a6 *' for n in range(9)]
+    assert documents_of(write("x.txt", "\n\n".join(games) + "\n")) == games
+    tunes = [f"X:{n}\nT:One\nK:G\nGABc d2\n\n% a remark" for n in range(1, 9)]
+    assert documents_of(write("y.txt", "\n".join(tunes))) == tunes
+
+
 def test_one_unbroken_text_stays_one_document(write):
     text = "word " * 5000
     assert documents_of(write("x.txt", text)) == [text]
@@ -114,7 +133,7 @@ lines_strategy = st.lists(st.text(alphabet="ab \t\r\x0b\u2028\u00a0", max_size=9
 def test_documents_are_the_file_and_between_them_stand_only_line_ends(folder, lines, group):
     (folder / "x.txt").write_bytes("\n".join(lines).encode())
     text = "\n".join(lines).replace("\r\n", "\n").replace("\r", "\n")
-    with patch(f"{cut_paragraphs.__module__}.GROUP_CHARACTERS", group):
+    with patch(f"{cut_paragraphs.__module__}.GROUP_BYTES", group):
         documents = documents_of(folder / "x.txt")
     place = 0
     for document in documents:

@@ -9,6 +9,7 @@ import zstandard
 import create_dataset
 from tests.conftest import shell
 from tests.corpus.reading import read_documents, read_examples
+from tests.scripts import SCRIPTS, Script
 from toolkit.run.command import UserError
 
 LONG = "word " * 450  # a paragraph that fills a group of its own
@@ -244,8 +245,40 @@ REFUSED = {
     ),
     "zero bytes": ("x.txt", b"ab\0cdefgh", {}, "is no text (a zero byte at offset 2)"),
     "another encoding": ("x.csv", "text\nCaf\xe9".encode("latin-1"), {}, "is not utf-8"),
+    "no encoding at all": (
+        *("x.txt", SCRIPTS["Han"].one, {"encoding": "latin-1"}),
+        "as latin-1 it is no text, but control or private characters",
+    ),
+    "two encodings": (
+        *("x.txt", b"caf\xc3\xa9 caf\xe9\n", {}),
+        "offset 9 is not utf-8; the text before it is: the file is damaged there",
+    ),
     "cut short": ("x.csv.gz", gzip.compress(b"text\na\n" * 99)[:-9], {}, "is cut short or damaged"),
 }
+
+
+ENCODINGS = {
+    "gb18030": SCRIPTS["Han"],
+    "big5": Script("從前有一個小村莊，村裡住著一位老人。", "他每天早上都到河邊釣魚。", ""),
+    "cp932": SCRIPTS["Kana"],
+    "cp949": SCRIPTS["Hangul"],
+    "cp1251": SCRIPTS["Cyrillic"],
+    "koi8_r": SCRIPTS["Cyrillic"],
+    "cp1253": SCRIPTS["Greek"],
+    "cp1255": SCRIPTS["Hebrew"],
+    "cp874": SCRIPTS["Thai"],
+    "cp1252": Script("Où est passé le garçon ?", "L'été dernier, j'ai été à la plage.", ""),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_likely_encoding_is_named_with_a_line_as_it_would_read(encoding, tmp_path):
+    text = f"{ENCODINGS[encoding].one}\n{ENCODINGS[encoding].other}\n" * 3
+    (tmp_path / "x.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(UserError) as refusal:
+        read_documents(tmp_path / "x.txt")
+    said = str(refusal.value)
+    assert f'as {encoding} it reads "{text[:15]}' in said and f"--encoding {encoding}" in said
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -292,10 +325,28 @@ NOTES = {
             r"each is a text of its own: --document_separator '\n'"
         ],
     ),
+    "jokes, a few of them apart": (
+        *("x.txt", "\n".join(JOKES) + "\n\n" + "\n".join(JOKES), {}),
+        [
+            "x.txt: 60 lines with few blank ones, one document, of which the end is held out; if "
+            r"each is a text of its own: --document_separator '\n'"
+        ],
+    ),
+    "in another encoding": (
+        *("x.txt", "Café au lait.\n", {"encoding": "utf-8-sig"}),
+        [
+            'read as utf-8-sig: "Café au lait."',
+            "x.txt: one paragraph, one document, of which the end is held out",
+        ],
+    ),
+    "games": (
+        *("x.txt", '[Event "a"]\n\n1. e4 *\n\n[Event "b"]\n\n1. d4 *\n', {}),
+        ["x.txt: cut to its games, a document each"],
+    ),
     "jokes between blank lines": (
         *("x.txt", "\n\n".join(JOKES * 30), {}),
         [
-            "x.txt: 900 paragraphs of one line, grouped to 12 documents of about 2,000 characters; "
+            "x.txt: 900 paragraphs of one line, grouped to 12 documents of about 2,000 bytes; "
             r"if each is a text of its own: --document_separator '\n\n'"
         ],
     ),

@@ -1,6 +1,7 @@
 """The pictures, the report and the comparison of runs."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -79,12 +80,12 @@ def test_both_reports_say_what_the_records_say(finished, page):
                 assert metric.write(metrics[model][metric.name]) in text
         assert command in text and speed in text
         assert records["import_modules"]["measured"]["versions"]["torch"] in text
-        assert "13-token windows that training also has" in text
+        assert "windows of 50 characters that training also has" in text
         assert (
             f"{records['train_test_split']['results']['splits']['train']['tokens_read']:,}" in text
         )
     assert all(metric.definition in markdown for metric in METRICS)
-    shown = page.count('<p class="text">')
+    shown = page.count('<p class="text" ')
     samples = sum(len(s["base"]) + len(s["tuned"]) for s in metrics["samples"])
     passages = len(metrics["passages"]["best"]) + len(metrics["passages"]["worst"])
     assert passages >= 2 and shown == samples + passages
@@ -158,15 +159,16 @@ def test_markup_in_the_corpus_is_shown_as_text(run_copy, tmp_path):
 
 
 CODES = "\x1b[31m \x07 \x08 \x7f \x9b1m \r"  # what a terminal obeys
+GBK = os.fsdecode("第一章".encode("gbk"))
 JOINED = "\u0646\u200c\u0646 \U0001f468\u200d\U0001f469"  # what joins characters is text
 
 
 def test_nothing_that_commands_a_terminal_reaches_terminal_or_pages(run_copy, tmp_path, capfd):
-    """From the corpus, its name, the prompt and the stop text."""
+    """From the corpus, its name, the prompt and the stop text. Names of its files are in GBK."""
     corpus = tmp_path / f"x{CODES}y"
     corpus.mkdir()
     for number in range(30):
-        (corpus / f"{number}{CODES}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)
+        (corpus / f"{number}{CODES}{GBK}.txt").write_text(f"{CODES}{JOINED} {number} " * 12)
     words = ["--run_dir", run_copy, "--device", "cpu", "--corpus", corpus, "--seed", "7"]
     small = "--from_scratch --n_layer 2 --n_head 2 --n_embd 32 --n_positions 64 --vocab_size 300"
     words += [*small.split(), "--block_size", "32", "--max_steps", "2"]

@@ -204,6 +204,7 @@ def test_every_reader_returns_what_its_step_returned(finished, tmp_path, corpus)
     ours, theirs = trainer.args.to_dict(), configure_trainer.read_trainer(run).args.to_dict()
     assert ours == theirs
 
+    tokenizer = train_test_split.read_own_tokenizer(run)  # it was trained on the training text
     tuned = train_model.train_model(trainer, tokenizer, train_model.TrainOptions(), run)
     again = train_model.read_tuned(run)
     assert all((a == b).all() for a, b in zip(tuned.parameters(), again.parameters(), strict=True))

@@ -135,6 +135,7 @@ BAD_VALUES = [
     ("create_dataset", "--streaming --corpus none.txt", "--corpus none.txt: no such file"),
     ("create_dataset", "--streaming --corpus hub:no/such", "does not answer, and --streaming"),
     ("create_dataset", "--rows sentence", "--rows: must be one of auto, document, line"),
+    ("create_dataset", "--normalize nfd", "--normalize: must be one of none, nfc"),
     (
         "train_test_split",
         "--validation_fraction 0",

@@ -32,7 +32,7 @@ def test_copied_runs_are_those_found_by_comparing_everything(train, one, other, 
         np.array(train[max(0, begin - longest) : begin + step], np.int64)
         for begin in range(0, len(train), step)
     )
-    for sample, found in zip(samples, copied_runs(samples, stretches, longest), strict=True):
+    for sample, found in zip(samples, copied_runs(samples, stretches, longest, 13), strict=True):
         lengths = [
             length
             for length in range(1, len(sample) + 1)
@@ -67,7 +67,7 @@ def test_a_run_over_the_edge_of_a_stretch_is_found_and_padding_is_not():
     rows = np.arange(4096 * 4, dtype=np.uint16).reshape(-1, 4)
     blocks = Dataset.from_dict({"input_ids": rows}).with_format("numpy")
     sample = list(range(2048 * 4 - 10, 2048 * 4 + 10))
-    judged = judge_samples({"tuned": [[sample]], "base": [[[5, 4, 3]], [[]]]}, blocks)
+    judged = judge_samples({"tuned": [[sample]], "base": [[[5, 4, 3]], [[]]]}, blocks, 13)
     assert judged["tuned"]["copying"]["longest_run"] == 20
     assert judged["tuned"]["copying"]["copied_share"] == 1.0
     assert judged["base"]["copying"]["longest_run"] == 1
@@ -140,7 +140,7 @@ def test_rouge_is_compared_example_by_example():
 
 
 def metrics(gap, span):
-    tuned = {"loss": 4.0, "perplexity": 54.6, "tokens": 1000}
+    tuned = {"loss": 4.0, "perplexity": 54.6, "tokens": 1000, "broken_share": 0.0}
     results = {"tuned": tuned, "base": {"loss": 4.0 + gap, "perplexity": 70.0}}
     results["difference"] = {"loss": gap} | ({"intervals": {"loss": span}} if span else {})
     return results
@@ -158,6 +158,14 @@ def metrics(gap, span):
 def test_the_verdict_is_sure_only_where_the_interval_leaves_out_zero(gap, span, kind, says):
     verdict = judge(metrics(gap, span))
     assert verdict["kind"] == kind and says in verdict["sentence"]
+
+
+def test_noise_is_no_success_whatever_its_loss():
+    results = metrics(0.5, [0.4, 0.6])
+    results["tuned"]["broken_share"] = 0.72
+    verdict = judge(results)
+    assert verdict["kind"] == "unclear" and "worked" not in verdict["sentence"]
+    assert "72% of its samples' characters are broken" in verdict["sentence"]
 
 
 def test_without_a_base_there_is_no_verdict():

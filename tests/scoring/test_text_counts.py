@@ -11,6 +11,7 @@ from toolkit.blocks.examples import pad_examples
 from toolkit.blocks.packing import pack
 from toolkit.blocks.splitting import learned_in, split_documents, texts_of
 from toolkit.corpus.document import Document
+from toolkit.corpus.token_text import words_in
 from toolkit.corpus.tokenized_documents import tokenize_documents
 from toolkit.scoring.text_counts import count_text
 from toolkit.scoring.windows import find_pieces
@@ -37,7 +38,7 @@ def documents_of(texts, tokenizer, folder):
 
 
 def words_of(texts):
-    return sum(len(text.split()) for text in texts)
+    return sum(map(words_in, texts))
 
 
 @pytest.mark.parametrize("texts", [TEXTS, ["".join(TEXTS * 3)]], ids=["documents", "a tail"])

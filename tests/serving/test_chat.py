@@ -168,9 +168,20 @@ def test_both_models_answer_the_page_each_in_its_own_conversation(chat):
         assert all(event["likeliest"] for event in mine if event["text"])
 
 
-def test_the_page_hears_what_is_wrong(chat):
-    status, [error] = answers_on_the_page(chat, talks={"base": HI})
-    assert status == 400 and "talks" in error["error"]["message"]
+EMPTY = [{"role": "user", "content": " "}]
+
+
+@pytest.mark.parametrize(
+    "changed, says",
+    [
+        ({"talks": {"base": HI}}, "talks must hold those of base, tuned"),
+        ({"talks": {"base": EMPTY, "tuned": EMPTY}}, "prompt is empty: say something"),
+        ({"max_new_tokens": 64}, "max_new_tokens must be below the model's 64 positions, got 64"),
+    ],
+)
+def test_the_page_hears_what_is_wrong(chat, changed, says):
+    status, [error] = answers_on_the_page(chat, **changed)
+    assert status == 400 and error["error"]["message"] == says
 
 
 def test_a_person_talks_with_both_models_and_begins_anew(run, browser, monkeypatch):  # noqa: F811

@@ -74,7 +74,7 @@ def test_the_page_says_what_the_records_say_and_asks_no_other_host(finished, url
         for model in ("base", "tuned", "difference"):
             assert metric.write(records["evaluate_model"][model][metric.name]) in text
     assert f"{records['train_test_split']['splits']['train']['tokens_read']:,}" in text
-    assert "13-token windows that training also has" in text and text.count("<svg") == 2
+    assert "windows of 50 characters that training also has" in text and text.count("<svg") == 2
     assert finished.path.name in text and str(finished.path) not in text
     with urllib.request.urlopen(f"{url}/report.html") as answer:
         assert answer.read() == (finished.path / "report.html").read_bytes()
@@ -235,6 +235,13 @@ def test_a_person_types_generates_and_changes_settings(browser, url, width):
     )
     assert browser.run("likeliest.innerText").startswith("<i␣id=evil>")
     assert browser.run("document.querySelectorAll('#evil, .text img, .text b').length") == 0
+
+    for text in ("ب", "\u064e"):  # a mark has no width: it belongs to the token before it
+        told |= {"text": text, "likeliest": [[text, 1, True]]}
+        browser.run(f"show({json.dumps(told)})")
+    browser.run("document.querySelector('#base .token:last-child').focus()")
+    assert browser.run("document.activeElement.textContent") == "ب\u064e"
+    assert browser.run("likeliest.querySelectorAll('table').length") == 2
 
     browser.click("#tuned .token")
     assert browser.run("document.activeElement.className") == "token"

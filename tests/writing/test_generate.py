@@ -12,7 +12,8 @@ from toolkit.model.kernels import PLAIN
 from toolkit.report.markdown import fenced
 from toolkit.run.run_directory import RunDirectory
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import Sampling, openings, prompt_ids
+from toolkit.writing.openings import openings
+from toolkit.writing.sampling import Sampling, prompt_ids
 from toolkit.writing.talks import continue_prompts
 from train_model import read_tuned
 from train_test_split import read_splits
@@ -91,7 +92,7 @@ def test_a_sample_ends_at_end_of_text(tuned, tokenizer):
 
 def test_the_default_prompts_open_documents_of_the_test_split(run, tokenizer, corpus):
     starts = [path.read_text() for path in corpus.iterdir()]
-    prompts = openings(read_splits(run)["test"], tokenizer, count=3, words=5)
+    prompts = openings(read_splits(run)["test"], tokenizer).prompts
     assert prompts and all(any(text.startswith(prompt) for text in starts) for (prompt,) in prompts)
 
 

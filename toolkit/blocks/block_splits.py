@@ -11,6 +11,8 @@ from toolkit.blocks.holding_out import Selection
 from toolkit.blocks.packing import choose_block_size, pack
 from toolkit.run.command import UserError
 
+MUCH_LOST = 0.05  # share of examples that are too long, above which it is a warning
+
 Accounts = dict[str, dict[str, Any]]
 
 
@@ -79,6 +81,25 @@ def tokens_in(examples: Dataset, size: int) -> dict[str, int]:
         "tokens_learned": sum(int((span[1::2] - span[::2]).sum()) for span in spans),
         "padding_tokens": len(examples) * size - text,
     }
+
+
+def warn_of_loss(accounts: Accounts, size: int, longest: int) -> list[str]:
+    """Return what to do where many examples are longer than a block."""
+    key = "examples_dropped_too_long"
+    known = [account for account in accounts.values() if account.get("documents")]
+    lost, all_of_them = (sum(part.get(name) or 0 for part in known) for name in (key, "documents"))
+    if lost <= MUCH_LOST * all_of_them:
+        return []
+    way = f"raise --block_size (the model has {longest:,} positions)"
+    if size == longest:
+        way = (
+            "take a tokenizer that fits the text (docs/languages.md), a model with more positions "
+            "(gpt2: 1,024), or shorter texts"
+        )
+    return [
+        f"warning: {lost:,} of {all_of_them:,} examples are lost, for they are longer than "
+        f"{size:,} tokens: {way}"
+    ]
 
 
 def block_size_for(tokens: dict[str, int], asked: int | None, longest: int) -> int:

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from toolkit.blocks.window_hash import WINDOW, run_hashes
+from toolkit.blocks.window_hash import run_hashes
 
 TABLE_BITS = 27
 TOKENS_AT_ONCE = 1 << 17
-# Of a document's windows. A changed token takes 13 of them: half are left where every 26th token is
-# another, or where as much was added as there was.
+# Of a document's windows. A changed token takes as many of them as a window has tokens: of 13 half
+# are left where every 26th token is another, or where as much was added as there was.
 NEAR_COPY = 0.5
 
 
@@ -32,23 +32,25 @@ def near_copies(found: np.ndarray, windows: np.ndarray) -> np.ndarray:
 
 
 def windows_in_train(
-    train: Iterable[np.ndarray], held_out: dict[str, Collection[np.ndarray]]
+    train: Iterable[np.ndarray], held_out: dict[str, Collection[np.ndarray]], length: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return how many windows of each held-out document train has too, and how many it has in all.
 
-    By split two int64 arrays, an entry a document; a window is 13 tokens. Memory is 16 MB and nine
-    bytes a held-out token, for a moment twice that.
+    By split two int64 arrays, an entry a document. `length`: a window's tokens. Memory is 16 MB and
+    nine bytes a held-out token, for a moment twice that.
     """
-    hashes = [part for documents in held_out.values() for part, _ in window_hashes(documents)]
+    hashes = [
+        part for documents in held_out.values() for part, _ in window_hashes(documents, length)
+    ]
     wanted = KnownHashes(np.concatenate([*hashes, np.empty(0, np.uint64)]))
     del hashes
     found = np.zeros(len(wanted.known), bool)
-    for part, _ in window_hashes(train):
+    for part, _ in window_hashes(train, length):
         found[wanted.find(part)[1]] = True
     shared, counts = KnownHashes(wanted.known[found]), {}
     for name, documents in held_out.items():
         windows = np.zeros((2, len(documents)), np.int64)
-        for part, owners in window_hashes(documents):
+        for part, owners in window_hashes(documents, length):
             for row, chosen in zip(windows, (owners[shared.find(part)[0]], owners), strict=True):
                 row += np.bincount(chosen, minlength=len(documents))
         counts[name] = (windows[0], windows[1])
@@ -82,28 +84,32 @@ def place_of(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return slots >> np.uint64(3), np.left_shift(1, slots & np.uint64(7)).astype(np.uint8)
 
 
-def window_hashes(documents: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield a 64-bit hash of every window of 13 tokens within a document, and that one's number.
+def window_hashes(
+    documents: Iterable[np.ndarray], length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield a 64-bit hash of every window within a document, and that one's number.
 
     About TOKENS_AT_ONCE at a time: of several documents, or of a part of one.
     """
     held, owners, size = [], [], 0
     for number, document in enumerate(documents):
-        for start in range(0, len(document) - WINDOW + 1, TOKENS_AT_ONCE):
-            held.append(document[start : start + TOKENS_AT_ONCE + WINDOW - 1])
+        for start in range(0, len(document) - length + 1, TOKENS_AT_ONCE):
+            held.append(document[start : start + TOKENS_AT_ONCE + length - 1])
             owners.append(number)
             size += len(held[-1])
             if size >= TOKENS_AT_ONCE:
-                yield hashes_within(held, owners)
+                yield hashes_within(held, owners, length)
                 held, owners, size = [], [], 0
     if held:
-        yield hashes_within(held, owners)
+        yield hashes_within(held, owners, length)
 
 
-def hashes_within(stretches: list[np.ndarray], owners: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def hashes_within(
+    stretches: list[np.ndarray], owners: list[int], length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of the windows that lie within a stretch, and the owner of each."""
     lengths = np.array([len(stretch) for stretch in stretches])
-    hashes = run_hashes(np.concatenate(stretches).astype(np.uint64), WINDOW)
+    hashes = run_hashes(np.concatenate(stretches).astype(np.uint64), length)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())  # up to its end
-    within = np.flatnonzero(left >= WINDOW)
+    within = np.flatnonzero(left >= length)
     return hashes[within], np.repeat(owners, lengths)[within]

@@ -118,15 +118,15 @@ def texts_of(source: Dataset, part: Selection, longest: int | None) -> Dataset |
 
 
 def compare_with_train(
-    documents: DatasetDict, parts: dict[str, Selection]
+    documents: DatasetDict, parts: dict[str, Selection], window: int
 ) -> tuple[float | None, dict[str, dict[str, Any]]]:
-    """Return the share of test windows of 13 tokens that train has too, and an account by split.
+    """Return the share of the test windows that train has too, and an account by split.
 
-    The share is None without windows. The account counts and names held-out documents that are
-    near-copies of training text; a short one is none.
+    `window`: its tokens. The share is None without windows. The account counts and names held-out
+    documents that are near-copies of training text; a short one is none.
     """
     held_out = {name: part for name, part in parts.items() if name != "train"}
-    counts, account = windows_in_train(parts["train"], held_out), {}
+    counts, account = windows_in_train(parts["train"], held_out, window), {}
     for name, part in held_out.items():
         source = source_of(documents, name)
         short = column_of(source, "content") != column_of(source, "words")

@@ -11,12 +11,16 @@ LONGEST_NAME, MOST_WORDS = 40, 4
 
 
 class Columns(NamedTuple):
-    """Which columns to read: `text` (None: find it), `prompt` and `completion`, or `messages`."""
+    """Which columns to read: `text` (None: find it), `prompt` and `completion`, or `messages`.
+
+    `every`: where it cannot be found, all that may be text, for what asks for words alone.
+    """
 
     text: str | None = None
     prompt: str | None = None
     completion: str | None = None
     messages: str | None = None
+    every: bool = False
 
     def asked(self) -> dict[str, str]:
         """Return the names that were given, by flag."""
@@ -74,6 +78,8 @@ def find_columns(table: Table, columns: Columns, where: str) -> list[str]:
             "say with --text_column which of these is the name of the text's column"
         )
     if len(table.texts) == 1:
+        return table.texts
+    if columns.every and table.texts:
         return table.texts
     hint = f"{table.hint}; " if table.hint else ""
     if table.lists and not hint:

@@ -27,10 +27,11 @@ TEMPLATE = (
     "{%- if message['role'] == 'assistant' -%}"
     f"{{{{- '{ASSISTANT}' -}}}}"
     "{% generation %}{{- ' ' + message['content'] | trim + eos_token -}}{% endgeneration %}"
-    "{%- elif message['role'] == 'system' -%}"
+    "{%- elif message['role'] in ['system', 'developer'] -%}"
     f"{{{{- '{SYSTEM}' + message['content'] | trim + '\\n' -}}}}"
-    "{%- else -%}"
+    "{%- elif message['role'] == 'user' -%}"
     f"{{{{- '{USER}' + message['content'] | trim + '\\n' -}}}}"
+    "{%- else -%}{{- raise_exception('there are the roles system, user and assistant') -}}"
     "{%- endif -%}{%- endfor -%}"
     f"{{%- if add_generation_prompt -%}}{{{{- '{ASSISTANT}' -}}}}{{%- endif -%}}"
 )

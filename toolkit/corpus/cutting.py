@@ -10,9 +10,14 @@ import numpy as np
 
 from toolkit.run.command import UserError
 
-GROUP_CHARACTERS = 2000  # blank-line paragraphs are grouped up to about this length
+# Blank-line paragraphs are grouped up to about this length. In bytes: of Chinese 2,000 characters
+# would be a long document, and a short text none of several.
+GROUP_BYTES = 2000
+WIDE_GAP = "\n\n\n"  # two blank lines or more
 FEWEST_GROUPS = 10  # fewer make one document, of which step 5 holds out the tail
 MANY_LINES = 20  # without a blank one may be texts of their own
+# How the first line of a collection begins, and each further part -> what it is a collection of.
+COLLECTIONS = {re.compile(r'\[Event "'): "games", re.compile(r"X: ?\d"): "tunes"}
 LONGEST_STREAMED = 1 << 27  # characters
 TOP_LEVEL_HEADING = re.compile(r"^ = [^=](?:.*[^=])? = ?$")  # WikiText: ` = Title = `
 
@@ -30,7 +35,7 @@ def cut_at(chunks: Iterable[str], separator: str) -> Iterator[str]:
 
 
 def cut_paragraphs(chunks: Iterable[str], note: Note) -> Iterator[str]:
-    """Yield blank-line paragraphs, joined to groups of about GROUP_CHARACTERS.
+    """Yield blank-line paragraphs, joined to groups of about GROUP_BYTES.
 
     A text with fewer than FEWEST_GROUPS groups is one document. Between the documents of a text
     stands nothing but line ends. `note` is told what was done, and what to give for something else.
@@ -43,35 +48,44 @@ def cut_paragraphs(chunks: Iterable[str], note: Note) -> Iterator[str]:
         done = "one document, of which the end is held out"
     else:
         yield from (group.strip("\n") for group in itertools.chain(first, groups))
-        done = f"grouped to {counts['groups']:,} documents of about {GROUP_CHARACTERS:,} characters"
-    if counts["paragraphs"] > 1:
-        single = " of one line" if counts["paragraphs"] == counts["lines"] else ""
-        note(
-            f"{counts['paragraphs']:,} paragraphs{single}, {done}; if each is a text of its own: "
-            r"--document_separator '\n\n'"
-        )
-    elif counts["lines"] >= MANY_LINES:
-        note(
-            f"{counts['lines']:,} lines without a blank one, {done}; if each is a text of its own: "
-            r"--document_separator '\n'"
-        )
-    else:
-        note(f"one paragraph, {done}")
+        done = f"grouped to {counts['groups']:,} documents of about {GROUP_BYTES:,} bytes"
+    note(account_of(counts, done))
+
+
+def account_of(counts: Counter[str], done: str) -> str:
+    """Return how a text was taken, and what to give where each part is a text of its own."""
+    paragraphs, lines = counts["paragraphs"], counts["lines"]
+    hint = "if each is a text of its own: --document_separator"
+    if lines >= MANY_LINES * max(1, paragraphs):
+        blank = "without a blank one" if paragraphs == 1 else "with few blank ones"
+        return rf"{lines:,} lines {blank}, {done}; {hint} '\n'"
+    if paragraphs > 1:
+        single = " of one line" if paragraphs == lines else ""
+        return rf"{paragraphs:,} paragraphs{single}, {done}; {hint} '\n\n'"
+    return f"one paragraph, {done}"
 
 
 def group_paragraphs(lines: Iterable[str], counts: Counter[str]) -> Iterator[str]:
-    """Yield groups that joined give the text, and count paragraphs, their lines, and groups."""
-    group, length = [], 0
+    """Yield groups that joined give the text, and count paragraphs, their lines, and groups.
+
+    A group ends where several blank lines stand, if it has such a place: there a song or a chapter
+    ends. Else it ends with its last paragraph.
+    """
+    group: list[str] = []
+    sizes: list[int] = []
     for paragraph in paragraphs_of(lines):
         visible = paragraph.strip("\n")
+        size = len(visible.encode())
         counts["paragraphs"] += 1
         counts["lines"] += 1 + visible.count("\n")
-        if group and length + len(visible) > GROUP_CHARACTERS:
+        while group and sum(sizes) + size > GROUP_BYTES:
+            ends = [number for number, part in enumerate(group, 1) if part.endswith(WIDE_GAP)]
+            end = ends[-1] if ends else len(group)
             counts["groups"] += 1
-            yield "".join(group)
-            group, length = [], 0
+            yield "".join(group[:end])
+            del group[:end], sizes[:end]
         group.append(paragraph)
-        length += len(visible)
+        sizes.append(size)
     if group:
         counts["groups"] += 1
         yield "".join(group)
@@ -126,6 +140,23 @@ def cut_articles(lines: Iterable[str]) -> Iterator[str]:
         before_is_blank, line = not line.strip(), after
     if article:
         yield "".join(article)
+
+
+def beginning_of(line: str) -> re.Pattern | None:
+    """Return how each part of a collection begins, of games or tunes; None of any other text."""
+    return next((pattern for pattern in COLLECTIONS if pattern.match(line)), None)
+
+
+def cut_collection(lines: Iterable[str], beginning: re.Pattern) -> Iterator[str]:
+    """Yield the parts of a collection, each from the line that begins it to the next one's."""
+    part: list[str] = []
+    for line in lines:
+        if part and beginning.match(line):
+            yield "".join(part).strip("\n")
+            part = []
+        part.append(line)
+    if part:
+        yield "".join(part).strip("\n")
 
 
 class Gauge:

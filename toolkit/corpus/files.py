@@ -1,5 +1,7 @@
 """The files that a corpus flag names, and the text in them, read in chunks: memory stays flat."""
 
+from __future__ import annotations
+
 import codecs
 import glob
 import gzip
@@ -16,8 +18,13 @@ import zstandard
 
 from toolkit.run.command import UserError
 from toolkit.run.files import PROJECT, at_home
+from toolkit.run.lazily import lazily
+
+with lazily():
+    from toolkit.corpus.encodings import advice, refuse_no_text
 
 TABLES = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"}
+BINARY = {".parquet", ".arrow"}  # of these: no encoding counts
 TEXTS = {".txt", ".md"}
 NEVER_TEXT = {".pdf", ".doc", ".docx", ".epub", ".zip", ".tar", ".bz2", ".7z", ".html", ".htm"}
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
@@ -79,6 +86,11 @@ def below(folder: Path) -> list[Path]:
     return sorted(file for file in found if suffix_of(file) in TEXTS | TABLES)
 
 
+def name_of(path: Path) -> str:
+    """Return a file's name as text: bytes of another encoding in it are written as \\xb5."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
 def suffix_of(path: Path) -> str:
     """Return the suffix that tells the format: `.jsonl` for `x.jsonl.gz`."""
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
@@ -94,7 +106,7 @@ def read_chunks(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]
     """Yield a text file in chunks: byte-order marks dropped, every line end as LF.
 
     A file that begins with UTF-16's or UTF-32's mark is read as such. Refuses zero bytes and bytes
-    that the encoding does not allow, with their offset.
+    that the encoding does not allow, with their offset, and what is no text in it.
     """
     blocks = read_bytes(path, flag)
     first = next(blocks)
@@ -109,7 +121,10 @@ def read_chunks(path: Path, flag: str, encoding: str = "utf-8") -> Iterator[str]
             raise UserError(f"{flag} {path}: {of_zero_bytes(block, zero, offset)}")
         offset += len(block)
         try:
-            yield line_ends.decode(block, final=not block).replace(MARK, "")
+            text = line_ends.decode(block, final=not block).replace(MARK, "")
+            if block is first and not is_utf8(encoding):
+                refuse_no_text(text, encoding, f"{flag} {path}")
+            yield text
         except UnicodeDecodeError as error:
             raise UserError(where_undecodable(error, path, flag, encoding, offset)) from None
         except UnicodeError as error:  # UTF-16 and UTF-32 want a mark at the beginning
@@ -162,7 +177,8 @@ def where_undecodable(
     """Return where a file does not decode. `end`: its bytes read so far, bad ones included."""
     where = end - len(error.object) + error.start
     bad = f"{flag} {path}: byte 0x{error.object[error.start]:02x} at offset {where:,}"
-    return f"{bad} is not {encoding}; name the file's encoding, for example: --encoding latin-1"
+    known = "utf-8" if is_utf8(encoding) else encoding
+    return f"{bad} is not {known}; {advice(error.object, error.start, known, flag)}"
 
 
 def is_utf8(encoding: str) -> bool:

@@ -11,16 +11,30 @@ import datasets
 from toolkit.corpus.chat_exports import chats_in
 from toolkit.corpus.columns import Columns
 from toolkit.corpus.cutting import (
+    COLLECTIONS,
     Gauge,
     Note,
+    beginning_of,
     cut_articles,
     cut_at,
+    cut_collection,
     cut_paragraphs,
     lines_of,
     looks_like_wikitext,
 )
 from toolkit.corpus.document import Document
-from toolkit.corpus.files import HUB_PREFIX, TABLES, find_files, matching, read_chunks, suffix_of
+from toolkit.corpus.encodings import telling_line
+from toolkit.corpus.files import (
+    BINARY,
+    HUB_PREFIX,
+    TABLES,
+    find_files,
+    is_utf8,
+    matching,
+    name_of,
+    read_chunks,
+    suffix_of,
+)
 from toolkit.corpus.hub_datasets import HubSplits, load_hub_dataset, shards_of
 from toolkit.corpus.tables import dataset_rows, read_rows
 from toolkit.model.byte_level_bpe import END_OF_TEXT
@@ -76,12 +90,20 @@ def find_sources(names: list[str], reading: Reading, flag: str) -> dict[str, lis
     if saved is None:
         files = find_files(names, flag)
         read = partial(file_documents, alone=len(files) == 1, reading=reading, flag=flag)
-        return {"train": [Source(str(file), partial(read, file)) for file in files]}
+        note_encoding(files[0], reading, flag)
+        return {"train": [Source(name_of(file), partial(read, file)) for file in files]}
     where = f"{flag} {names[0]}"
     return {
         split: dataset_sources(saved[name], name, reading, where)
         for split, name in own_splits(list(saved), where, reading.note).items()
     }
+
+
+def note_encoding(file: Path, reading: Reading, flag: str) -> None:
+    """Say how the corpus reads in the encoding that was named: many decode anything."""
+    if not is_utf8(reading.encoding) and suffix_of(file) not in BINARY:
+        text = next(read_chunks(file, flag, reading.encoding), "")
+        reading.note(f'read as {reading.encoding}: "{telling_line(text)}"')
 
 
 def own_splits(names: list[str], where: str, note: Note) -> dict[str, str]:
@@ -151,14 +173,16 @@ def file_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         rows = read_rows(
             path, reading.columns, reading.encoding, flag, reading.streaming, reading.note
         )
-        documents = row_documents(rows, path.name, reading.rows)
+        if reading.columns.every:
+            rows = (("\n".join(row),) for row in rows)
+        documents = row_documents(rows, name_of(path), reading.rows)
     elif reading.columns.prompt:
         raise UserError(f"{flag} {path}: plain text has no columns for prompt and completion")
     elif reading.columns.messages:
         raise UserError(f"{flag} {path}: plain text has no column of messages; give --speaker")
     else:
         documents = text_documents(path, alone, reading, flag)
-    return finished(documents, path.name, f"{flag} {path}", reading)
+    return finished(documents, name_of(path), f"{flag} {path}", reading)
 
 
 def finished(
@@ -184,7 +208,7 @@ def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         separator = END_OF_TEXT if holds(searched, END_OF_TEXT) else None
 
     def note(text: str) -> None:
-        reading.note(f"{path.name}: {text}")
+        reading.note(f"{name_of(path)}: {text}")
 
     if separator:
         texts: Iterable[str] = cut_at(chunks, separator)
@@ -192,14 +216,20 @@ def text_documents(path: Path, alone: bool, reading: Reading, flag: str) -> Iter
         reading.rows == "auto" and looks_like_wikitext(first.split("\n", 20))
     ):
         texts = cut_articles(lines_of(chunks))
-    elif reading.speaker or not alone:
-        yield Document(path.name, "".join(chunks).strip("\n"))
+    elif reading.speaker:
+        yield Document(name_of(path), "".join(chunks).strip("\n"))
+        return
+    elif beginning := beginning_of(first.lstrip()):
+        texts = cut_collection(lines_of(chunks), beginning)
+        note(f"cut to its {COLLECTIONS[beginning]}, a document each")
+    elif not alone:
+        yield Document(name_of(path), "".join(chunks).strip("\n"))
         return
     else:
         texts = cut_paragraphs(chunks, note)
     number = 0
     for number, text in enumerate(gauge.documents(texts), start=1):
-        yield Document(f"{path.name}:{number}", text)
+        yield Document(f"{name_of(path)}:{number}", text)
     if separator == END_OF_TEXT:
         note(f"cut to documents at its {END_OF_TEXT}")
     elif separator and number == 1 and alone:

@@ -13,7 +13,7 @@ from toolkit.corpus.columns import Columns, Table, find_columns
 from toolkit.corpus.conversations import conversations_in
 from toolkit.corpus.cutting import Note
 from toolkit.corpus.delimited import open_delimited
-from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, suffix_of
+from toolkit.corpus.files import COMPRESSED, DAMAGED, MARK, name_of, suffix_of
 from toolkit.corpus.json_rows import open_json
 from toolkit.run.command import UserError, first_line
 from toolkit.run.console import count
@@ -52,7 +52,7 @@ def read_rows(
             raise UserError(f"{where}: {suffix} files are compressed inside; unpack it first")
         else:
             table = open_parquet(path) if suffix == ".parquet" else open_arrow(path)
-        yield from found_rows(table, columns, where, lambda text: note(f"{path.name}: {text}"))
+        yield from found_rows(table, columns, where, lambda text: note(f"{name_of(path)}: {text}"))
     except UNREADABLE as error:
         raise UserError(
             f"{where}: cannot be read as {suffix} ({first_line(deepest(error))})"

@@ -5,6 +5,7 @@ its text. Others drop and rewrite (white space, case, characters they do not kno
 read step 4 therefore keeps the text, and how many of its characters each token stands for.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,22 +14,37 @@ import numpy as np
 from tokenizers import Encoding, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.model.byte_level_bpe import cut_to_words
 from toolkit.run.command import UserError
 
 COMPARED = 200_000  # characters of a split that are held against what their tokens say
 MOST_LOST = 0.3  # of them, case and width aside: more, and the tokenizer is not for this text
 
+# Scripts that write no space between words: Thai, Lao, Burmese, Khmer, kana, Han.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
+
 
 def measure(text: str) -> dict[str, int]:
     """Return a text's UTF-8 bytes, its characters (code points) and its words.
 
-    Words are what white space separates.
+    Words are what white space separates, where a script has spaces: see `words_in`.
     """
     return {
         "bytes": len(text.encode()),
         "characters": len(text),
-        "words": len(text.split()),
+        "words": words_in(text),
     }
+
+
+def words_in(text: str) -> int:
+    """Count what white space separates; what holds letters of an UNSPACED script is no word."""
+    words = text.split()
+    if text.isascii() or not UNSPACED.search(text):
+        return len(words)
+    return sum(not UNSPACED.search(word) for word in words)
 
 
 def spells(tokenizer: PreTrainedTokenizerFast) -> bool:
@@ -41,10 +57,13 @@ def spells(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Tell whether texts are cut by GPT-2's own pattern, and nothing is changed before."""
+    """Tell whether texts are cut by GPT-2's own pattern or ours, and nothing is changed before."""
     backend = tokenizer.backend_tokenizer
-    plain = type(backend.pre_tokenizer).__name__ == "ByteLevel" and backend.normalizer is None
-    return plain and not backend.pre_tokenizer.add_prefix_space
+    cut = backend.pre_tokenizer
+    if cut is None or backend.normalizer is not None:
+        return False
+    plain = type(cut).__name__ == "ByteLevel" and not cut.add_prefix_space
+    return plain or cut.__getstate__() == cut_to_words().__getstate__()
 
 
 def lengths_of_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
 import html
 import re
-import textwrap
 
+from toolkit.run.characters import wrapped
 from toolkit.run.console import shown
 
 WIDTH = 96  # letters of a line of text in a block
@@ -32,7 +32,7 @@ def fenced(text: str, width: int | None = WIDTH) -> list[str]:
     """
     lines = shown(text).splitlines()
     if width:
-        lines = [part for line in lines for part in textwrap.wrap(line, width) or [""]]
+        lines = [part for line in lines for part in wrapped(line, width)]
     if MARKUP.search(text):
         return ["<pre>", *(html.escape(line, quote=False) for line in lines), "</pre>"]
     fence = "~~~"

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from toolkit.report.markdown import plain
 from toolkit.report.report import facts_of, render
+from toolkit.run.console import shown
 from toolkit.run.files import sha256_of
 from toolkit.run.options import in_shell
 from toolkit.run.records import Records
@@ -36,6 +37,7 @@ def model_card(run: Records, metrics: dict[str, Any], name: str = UNNAMED) -> st
             "name": name,
             "parameters": start["parameters"],
             "positions": start["n_positions"],
+            "example": as_literal(metrics["samples"][0]["prompt"]),
             "few": min(60, start["n_positions"] // 2),
             "vocabulary": start["vocab_size"],
             "from_scratch": start["from_scratch"],
@@ -67,10 +69,10 @@ def metadata_of(
             dataset_split="test",
             metric_type=metric.name.removeprefix("token_"),
             metric_name=metric.title,
-            metric_value=metrics["tuned"][metric.name],
+            metric_value=metrics["tuned"].get(metric.name),
         )
         for metric in METRICS
-        if metrics["tuned"][metric.name] is not None
+        if metrics["tuned"].get(metric.name) is not None
     ]
     return ModelCardData(
         model_name=name.split("/")[-1],
@@ -81,6 +83,12 @@ def metadata_of(
         pipeline_tag="text-generation",
         tags=["gpt2", "from-scratch" if start["from_scratch"] else "fine-tuned"],
     ).to_yaml()
+
+
+def as_literal(prompt: str) -> str:
+    """Return a prompt as Python writes it, without what a page of Markdown would obey."""
+    text = json.dumps(shown(prompt or "It was"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("`", "\\u0060")
 
 
 def headline(start: dict[str, Any], corpus: str) -> str:

@@ -7,6 +7,7 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.figure import Figure
 
+from toolkit.report import fonts
 from toolkit.report.plots import BLUE, GREEN, GREY, PURPLE, VERMILION, Entries, above, finish
 from toolkit.run.console import shown
 
@@ -38,6 +39,7 @@ def draw_overlay(histories: dict[str, Entries], notes: list[str]) -> Figure:
     legend = figure.legend(*lines, loc="outside lower left", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
+        fonts.show(text)
     above(figure, "\n".join(notes))
     return figure
 

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toolkit.report import fonts
 from toolkit.run.console import shown
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -164,7 +165,7 @@ def above(figure: Figure, text: str) -> None:
     """Write text over all panels, wrapped; $ is a part of a path or text, no formula."""
     words = {"x": 0.01, "ha": "left", "wrap": True, "parse_math": False}
     if text:
-        figure.suptitle(shown(text), fontsize=FONT_SIZE + 1, **words)
+        fonts.show(figure.suptitle(shown(text), fontsize=FONT_SIZE + 1, **words))
 
 
 def finish(axes: Axes, draw: Panel | None = None) -> None:

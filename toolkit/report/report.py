@@ -7,9 +7,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from toolkit.blocks.window_hash import WINDOW
+from toolkit.blocks.window_hash import WINDOW_CHARACTERS
 from toolkit.corpus.contents import SHORT_BYTES
 from toolkit.report.copying_table import copying_rows
+from toolkit.report.language import language_of
 from toolkit.report.markdown import WIDTH, fenced, in_code, plain
 from toolkit.report.plots import AFTER, BEFORE, INK, TRAINING, VALIDATION
 from toolkit.report.samples_page import endings
@@ -29,6 +30,8 @@ PAGE_COLOURS = {
     AFTER: "var(--after)",
     INK: "currentColor",
 }
+# What records of earlier versions do not say: the samples were these.
+SAMPLED = {"from": "Openings of test documents", "tokens": EXAMINED.max_new_tokens}
 NAMED = 3  # near-copies that the report lists by name; the record lists more
 CARDS = ("perplexity", "bits_per_byte", "token_accuracy")
 ACCOUNT = {
@@ -60,7 +63,7 @@ def render(page: str, facts: dict[str, Any], home: Path = HERE) -> str:
         undefined=StrictUndefined,
         finalize=without_commands,
     )
-    environment.filters |= {"plain": plain, "in_code": in_code}
+    environment.filters |= {"plain": plain, "in_code": in_code, "language": language_of}
     environment.globals["fenced"] = lambda text, width=WIDTH: "\n".join(fenced(text, width))
     environment.globals["endings"] = endings
     return environment.get_template(f"{page}.jinja").render(facts).rstrip() + "\n"
@@ -75,9 +78,9 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return what both reports say, out of the records of steps 2 to 8."""
     records = {name: run.record(name) for name in STEPS[1 : STEPS.index("evaluate_model") + 1]}
     results = {name: record["results"] for name, record in records.items()}
-    leak = results["train_test_split"]["test_13_token_windows_in_train"]
+    leak = results["train_test_split"].get("test_windows_in_train")
     models = [name for name in ("base", "tuned") if name in metrics]
-    table = table_of(metrics)
+    table, sampled = table_of(metrics), metrics.get("sampled", SAMPLED)
     return {
         "title": title_of(records),
         "verdict": judge(metrics),
@@ -89,9 +92,9 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
         "rouge": rouge_table(metrics.get("rouge")),
         "samples": metrics["samples"],
         "samples_note": (
-            f"{opened_by(results)} by both models with the same seeds: "
+            f"{opened_by(results, sampled['from'])} by both models with the same seeds: "
             f"temperature {EXAMINED.temperature:g}, top-p {EXAMINED.top_p:g}, top-k "
-            f"{EXAMINED.top_k}, up to {EXAMINED.max_new_tokens} tokens."
+            f"{EXAMINED.top_k}, up to {sampled['tokens']} tokens."
         ),
         "copying_rows": copying_rows(metrics, models),
         "passages": metrics["passages"],
@@ -101,10 +104,10 @@ def facts_of(run: Records, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def opened_by(results: dict[str, dict[str, Any]]) -> str:
+def opened_by(results: dict[str, dict[str, Any]], source: str) -> str:
     if results["create_dataset"].get("conversations"):
         return "First messages of test conversations, answered"
-    return "Openings of test documents, continued"
+    return f"{source}, continued"
 
 
 def title_of(records: dict[str, dict[str, Any]]) -> str:
@@ -150,7 +153,10 @@ def data_facts(results: dict[str, Any], leak: float | None) -> dict[str, Any]:
 def leak_line(split: dict[str, Any], leak: float | None) -> str:
     """Return what train and held-out splits share, and what to do about it, in a few sentences."""
     share = "cannot be told" if leak is None else f"{leak:.2%}"
-    said = [f"Share of the test split's {WINDOW}-token windows that training also has: {share}"]
+    said = [
+        f"Share of the test split's windows of {WINDOW_CHARACTERS} characters that training also "
+        f"has: {share}"
+    ]
     for name, account in split["copies"].items():
         if dropped := account["documents_dropped"]:
             were = (

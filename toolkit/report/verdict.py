@@ -2,13 +2,32 @@
 
 from typing import Any
 
-from toolkit.blocks.window_hash import WINDOW
+from toolkit.blocks.window_hash import WINDOW_CHARACTERS
+from toolkit.scoring import broken_text
 
 COPIES, LOOPS = 0.05, 20  # share of copied windows, tokens in a loop, above which we say so
 
 
 def judge(metrics: dict[str, Any]) -> dict[str, str]:
     """Return `kind` (better, worse, unclear or unknown) and the `sentence` that says it.
+
+    A model whose samples are no text is not called better, whatever its loss.
+    """
+    broken = metrics["tuned"].get("broken_share", 0.0)  # earlier versions did not say
+    if broken <= broken_text.MOST:
+        return judge_loss(metrics)
+    verdict = judge_loss(metrics, better="The loss fell")
+    kind = "unclear" if verdict["kind"] == "better" else verdict["kind"]
+    return {
+        "kind": kind,
+        "sentence": f"The tuned model does not write text yet: {broken:.0%} of its samples' "
+        "characters are broken (\ufffd); train longer, or take a tokenizer that fits the text "
+        f"(docs/languages.md). {verdict['sentence']}",
+    }
+
+
+def judge_loss(metrics: dict[str, Any], better: str = "Training worked") -> dict[str, str]:
+    """Return what the test split says.
 
     Better or worse only where the 95% interval of the paired loss difference leaves out zero.
     """
@@ -32,7 +51,7 @@ def judge(metrics: dict[str, Any]) -> dict[str, str]:
     sure = f"loss {-gap:+.3f} nats a token, 95% interval {-span[1]:+.3f} to {-span[0]:+.3f}"
     kind = "better" if span[0] > 0 else "worse" if span[1] < 0 else "unclear"
     says = {
-        "better": "Training worked",
+        "better": better,
         "worse": "Training made the model worse",
         "unclear": "No clear change",
     }
@@ -60,7 +79,8 @@ def judge_copying(metrics: dict[str, Any], leak: float | None) -> str:
         copied = "The samples are not copied from the training text"
     else:
         copied = "The samples copy from the training text"
-    windows = "" if share is None else f", {share:.1%} of {WINDOW}-token windows are in it"
+    in_train = f", {share or 0:.1%} of windows of {WINDOW_CHARACTERS} characters are in it"
+    windows = "" if share is None else in_train
     held_out = "" if leak is None else f" (of the test text: {leak:.1%})"
     return (
         f"{copied}: the longest run found there is {copying['longest_run']} tokens{windows}"

@@ -1,7 +1,11 @@
 """The one place that prints."""
 
+import functools
 import re
 import sys
+from typing import TextIO
+
+from toolkit.run.widths import padded, width
 
 # What commands a terminal: C0 but for tab and line feed, DEL, C1; and halves of characters, which
 # names with bytes of another encoding hold, and which cannot be printed. Joiners (U+200C) are text.
@@ -10,17 +14,32 @@ UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def say(text: str = "") -> None:
     """Print one line of the pipeline's own output, at once."""
-    print(shown(text), flush=True)
+    put(shown(text) + "\n", sys.stdout)
 
 
 def say_on(text: str) -> None:
     """Print a piece of a line that goes on."""
-    print(shown(text), end="", flush=True)
+    put(shown(text), sys.stdout)
 
 
 def complain(text: str) -> None:
     """Print one line on stderr."""
-    print(shown(text), file=sys.stderr, flush=True)
+    put(shown(text) + "\n", sys.stderr)
+
+
+def put(text: str, stream: TextIO) -> None:
+    """Write at once. What the console's encoding lacks is written as \\u6f22."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        say_once_that_it_lacks(stream.encoding)
+        stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
+    stream.flush()
+
+
+@functools.cache
+def say_once_that_it_lacks(encoding: str) -> None:
+    complain(f"(the console, {encoding}, lacks some characters; PYTHONIOENCODING=utf-8 shows them)")
 
 
 def shown(text: str) -> str:
@@ -50,8 +69,8 @@ def duration(seconds: float) -> str:
 
 def aligned(table: list[list[str]]) -> list[str]:
     """Return a table's rows as lines, its columns under each other."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*table, strict=True)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(padded(cell, columns) for cell, columns in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]

@@ -237,7 +237,12 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record with its seal, atomically."""
     record["measured"].pop(SEAL, None)
     record["measured"][SEAL] = seal_of(record)
-    write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # a file's name holds bytes of another encoding
+        content = json.dumps(record, indent=2).encode()
+    write_atomically(path, content + b"\n")
 
 
 def is_whole(text: str, step: str) -> bool:

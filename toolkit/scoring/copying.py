@@ -5,23 +5,24 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from datasets import Dataset
 
-from toolkit.blocks.window_hash import WINDOW, grow, run_hashes
+from toolkit.blocks.window_hash import grow
 
 BLOCKS_AT_ONCE = 2048
 DISTINCT = (1, 2, 3)
 
 
 def copied_runs(
-    samples: list[list[int]], train: Iterable[np.ndarray], longest: int
+    samples: list[list[int]], train: Iterable[np.ndarray], longest: int, window: int
 ) -> list[dict[str, int]]:
     """Return for each sample what of it stands in the training tokens word for word.
 
     `train`: stretches of token ids that overlap by `longest`, the length of the longest sample.
     Each entry: `longest_run`, the tokens of the sample's longest run that training also has;
-    `windows`, its windows of 13 tokens; `copied_windows`, how many of them training also has.
+    `windows`, its windows of `window` tokens; `copied_windows`, how many of them training also has.
     Runs are grown a token at a time from the places where all shorter ones matched.
     """
-    known = [sorted_run_hashes(samples, length) for length in range(1, longest + 1)]
+    hashes_of = [run_hashes_by_length(sample, longest) for sample in samples]
+    known = [np.unique(np.concatenate(runs)) for runs in zip(*hashes_of, strict=True)]
     found = [np.zeros(len(hashes), bool) for hashes in known]
     for tokens in train:
         tokens = tokens.astype(np.uint64)
@@ -37,25 +38,31 @@ def copied_runs(
             places, hashes = places[matched], hashes[matched]
             if not len(places):
                 break
-    return [measure_sample(sample, known, found) for sample in samples]
+    return [measure_sample(runs, known, found, window) for runs in hashes_of]
 
 
 def measure_sample(
-    sample: list[int], known: list[np.ndarray], found: list[np.ndarray]
+    runs: list[np.ndarray], known: list[np.ndarray], found: list[np.ndarray], window: int
 ) -> dict[str, int]:
-    def copied(length: int) -> np.ndarray:
-        hashes = run_hashes(np.array(sample, np.uint64), length)
-        return found[length - 1][np.searchsorted(known[length - 1], hashes)]
+    """Return the figures of one sample. `runs`: hashes of its runs, by length."""
+    copied = [
+        was_found[np.searchsorted(hashes, own)] if len(own) else own
+        for own, hashes, was_found in zip(runs, known, found, strict=True)
+    ]
+    longest = max((length for length, own in enumerate(copied, 1) if own.any()), default=0)
+    windows = copied[window - 1] if window <= len(copied) else ()
+    taken = int(np.sum(windows))
+    return {"longest_run": longest, "windows": len(windows), "copied_windows": taken}
 
-    run = max((length for length in range(1, len(sample) + 1) if copied(length).any()), default=0)
-    windows = max(0, len(sample) - WINDOW + 1)
-    taken = int(copied(WINDOW).sum()) if windows else 0
-    return {"longest_run": run, "windows": windows, "copied_windows": taken}
 
-
-def sorted_run_hashes(samples: list[list[int]], length: int) -> np.ndarray:
-    """Return the sorted hashes of all runs of a length in the samples."""
-    return np.unique(np.concatenate([run_hashes(np.array(s, np.uint64), length) for s in samples]))
+def run_hashes_by_length(sample: list[int], longest: int) -> list[np.ndarray]:
+    """Return the hashes of a sample's runs of 1, 2, ... up to `longest` tokens."""
+    tokens, hashes, found = np.array(sample, np.uint64), np.zeros(len(sample), np.uint64), []
+    for length in range(1, longest + 1):
+        count = max(0, len(tokens) - length + 1)
+        hashes = grow(hashes[:count], tokens[length - 1 :])
+        found.append(hashes)
+    return found
 
 
 def training_stretches(blocks: Dataset, overlap: int) -> Iterator[np.ndarray]:
@@ -106,22 +113,22 @@ def longest_loop(sample: list[int]) -> int:
 
 
 def judge_samples(
-    samples: dict[str, list[list[list[int]]]], train: Dataset | None
+    samples: dict[str, list[list[list[int]]]], train: Dataset | None, window: int | None
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
     """Return `copying` and `repetition` of each model's samples; training is read once for all.
 
     `samples`: token ids by model, prompt and continuation. `copied_share` is the share of all
-    13-token windows that training also has; None where no sample is that long. Without a training
-    split to look in (a stream's is not kept), all of `copying` is None.
+    windows (of `window` tokens) that training also has; None where no sample is that long. Without
+    a training split to look in (a stream's is not kept), all of `copying` is None.
     """
     flat = {name: [ids for many in prompts for ids in many] for name, prompts in samples.items()}
     together = [sample for many in flat.values() for sample in many]
-    if train is None:
+    if train is None or window is None:
         unknown = dict.fromkeys(("longest_run", "windows", "copied_windows", "copied_share"))
         return {k: {"copying": unknown, "repetition": repetition(v)} for k, v in flat.items()}
     longest = max(1, *map(len, together))
     keys = ("windows", "copied_windows")
-    found = iter(copied_runs(together, training_stretches(train, longest), longest))
+    found = iter(copied_runs(together, training_stretches(train, longest), longest, window))
     judged = {}
     for name, many in flat.items():
         parts = [next(found) for _ in many]

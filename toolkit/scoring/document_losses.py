@@ -9,6 +9,7 @@ import pyarrow.parquet
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from toolkit.run.characters import characters
 from toolkit.scoring.windows import Pieces, block_size_of
 
 PASSAGES, FEWEST_TOKENS = 10, 32  # shorter passages come out extreme by chance
@@ -88,5 +89,8 @@ def text_of(blocks: Dataset, tokenizer: PreTrainedTokenizerFast, pieces: Pieces,
         begin, stop = int(row["learned"][0]), int(row["length"])
     elif piece + 1 < len(pieces.starts) and pieces.blocks[piece + 1] == pieces.blocks[piece]:
         stop = int(pieces.starts[piece + 1]) % size
-    text = tokenizer.decode(row["input_ids"][begin:stop], skip_special_tokens=True).strip()
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " ..."
+    text = tokenizer.decode(row["input_ids"][begin:stop], skip_special_tokens=True)
+    text = text.strip("\ufffd").strip()  # a block may begin and end amid a character
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return "".join(characters(text)[:MOST_CHARACTERS]).rstrip() + " ..."

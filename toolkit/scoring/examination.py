@@ -1,7 +1,7 @@
 """What base and tuned model both go through on the test split, and what comes of it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from toolkit.scoring.losses import score_pieces
 from toolkit.scoring.windows import Collate, Pieces
 from toolkit.writing.continue_prompts import continue_all
 from toolkit.writing.generator import Generator
-from toolkit.writing.sampling import EXAMINED, Sampling, openings, shortened
+from toolkit.writing.openings import Openings, openings
+from toolkit.writing.sampling import EXAMINED, Sampling, shortened
 from toolkit.writing.talks import continue_prompts
 from toolkit.writing.text_stream import text_after
 
@@ -28,7 +29,10 @@ MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
 @dataclass(frozen=True)
 class Examination:
-    """The same for both models: what is scored, and what is to be continued."""
+    """The same for both models: what is scored, and what is to be continued.
+
+    `window`: tokens of a window by which copying is found; None where it is not looked for.
+    """
 
     test: Dataset
     tokenizer: PreTrainedTokenizerFast
@@ -38,9 +42,20 @@ class Examination:
     precision: str
     seed: int
     sampling: Sampling = EXAMINED
+    window: int | None = None
 
-    def prompts(self) -> list[tuple[str, ...]]:
+    def openings(self) -> Openings:
         return openings(self.test, self.tokenizer)
+
+    def lengthened(self, positions: int) -> Sampling:
+        """Return how to continue them: long enough to hold a few windows, if the model has room."""
+        longest = max(self.sampling.max_new_tokens, 2 * (self.window or 0))
+        return shortened(replace(self.sampling, max_new_tokens=longest), positions * 3 // 4)
+
+    def sampled(self, positions: int) -> dict[str, str | int]:
+        """Return what the report says of the samples: where the prompts are from, and how long."""
+        tokens = self.lengthened(positions).max_new_tokens
+        return {"from": self.openings().source, "tokens": tokens}
 
     def examples(self) -> list[tuple[list[int], str]]:
         """Return prompt ids and reference text of the examples to complete; none of plain text.
@@ -58,7 +73,7 @@ class Examination:
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
         """Return prompts, each with both models' continuations and how these ended."""
         entries: list[dict[str, Any]] = [
-            {"prompt": prompt, "endings": {}} for prompt, *_ in self.prompts()
+            {"prompt": prompt, "endings": {}} for prompt, *_ in self.openings().prompts
         ]
         for name, outcome in outcomes.items():
             for number, entry in enumerate(entries):
@@ -89,8 +104,8 @@ def examine(model: GPT2LMHeadModel, exam: Examination, label: str) -> Outcome:
     )
     positions = model.config.n_positions
     generator = Generator(model, exam.tokenizer, exam.precision)
-    sampling = shortened(exam.sampling, positions // 2)
-    continued = continue_prompts(generator, exam.prompts(), sampling, exam.seed)
+    sampling = exam.lengthened(positions)
+    continued = continue_prompts(generator, exam.openings().prompts, sampling, exam.seed)
     samples = [[talk.new for talk in group] for group in continued]
     examples = exam.examples()
     longest = max((len(encode_text(text, exam.tokenizer)) for _, text in examples), default=0)

@@ -22,6 +22,10 @@ with lazily():
 
 Totals = dict[str, Any]  # nats, correct and COUNTS: numbers, or arrays over resamples
 
+# Characters a word on average, with its space: 6 in English, more in Finnish or Malayalam. What
+# white space separates in Chinese, Thai or a list of molecules is longer, and no word.
+LONGEST_WORD = 15
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -66,11 +70,19 @@ METRICS = (
         lambda t: t["nats"] / np.log(2) / t["bytes"],
     ),
     Metric(
+        "bits_per_character",
+        "bits per character",
+        ".4f",
+        "the same by characters, of which one may have several bytes; comparable likewise",
+        lambda t: t["nats"] / np.log(2) / t["characters"],
+    ),
+    Metric(
         "word_perplexity",
         "word perplexity",
         ".2f",
-        "exp(all nats / words), words being what white space separates; comparable likewise",
-        lambda t: np.exp(t["nats"] / t["words"]),
+        "exp(all nats / words that white space separates), comparable likewise; none where these "
+        f"average over {LONGEST_WORD} characters",
+        lambda t: np.exp(t["nats"] / words_of(t)),
     ),
     Metric(
         "token_accuracy",
@@ -82,6 +94,11 @@ METRICS = (
     ),
 )
 COUNTS = ("tokens", "words", "bytes", "characters")
+
+
+def words_of(totals: Totals) -> Any:
+    """Return the words of totals; 0 where white space does not separate words."""
+    return np.where(totals["characters"] > LONGEST_WORD * totals["words"], 0, totals["words"])
 
 
 def calculate(totals: Totals) -> dict[str, Any]:

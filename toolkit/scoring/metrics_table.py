@@ -18,7 +18,7 @@ def metric_rows(metrics: dict[str, Any]) -> list[dict[str, str]]:
         row = {"name": metric.name, "title": metric.title, "definition": metric.definition}
         for column in TITLES:
             figures = metrics.get(column)
-            row[column] = metric.write(figures[metric.name]) if figures else ""
+            row[column] = metric.write(figures.get(metric.name)) if figures else ""
             span = figures and figures.get("intervals", {}).get(metric.name)
             row[f"{column}_interval"] = " to ".join(map(metric.write, span)) if span else ""
         rows.append(row)
@@ -36,7 +36,8 @@ def scope(metrics: dict[str, Any]) -> str:
         else f"windows of {context['block_size']} tokens, stride {stride}"
     )
     return (
-        f"{tuned['tokens']:,} predicted tokens ({tuned['words']:,} words, {tuned['bytes']:,} bytes)"
+        f"{tuned['tokens']:,} predicted tokens ({tuned['words']:,} words, "
+        f"{tuned['characters']:,} characters, {tuned['bytes']:,} bytes)"
         f" in {windows}, {context['precision']}"
     )
 

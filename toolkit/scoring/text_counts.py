@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from toolkit.corpus.token_text import lengths_of_entries, measure
+from toolkit.corpus.token_text import lengths_of_entries, measure, words_in
 from toolkit.scoring.windows import Collate, Pieces, block_size_of
 
 # Token ids, and the place of the first one in the split -> their text and its lengths.
@@ -45,7 +45,7 @@ def count_text(
             places = np.flatnonzero(labels[begin:stop] != -100) + begin
             for run in stretches(places):
                 text, lengths = read(labels[run], number * size + int(run[0]))
-                joined = inside and text and not text[0].isspace()
+                joined = inside and text and not text[0].isspace() and words_in(text.split()[0])
                 for name, length in lengths.items():
                     counts[name][piece] += length
                 counts["words"][piece] -= bool(joined)

@@ -29,9 +29,12 @@ def add_chat_page(app: FastAPI, engine: Engine, sampling: Sampling) -> None:
         answers: asyncio.Queue = asyncio.Queue()
         if asked.talks.keys() != engine.generators.keys():
             raise Refusal(f"talks must hold those of {', '.join(engine.generators)}")
-        settings, rows, lost = answering(sampling_of(asked, sampling)), {}, 0
+        positions, rows, lost = engine.generators["tuned"].positions, {}, 0
+        settings = answering(sampling_of(asked, sampling, positions))
         for name, generator in engine.generators.items():
             messages = read_messages(asked.talks[name], f"talks.{name}")
+            if not (messages and messages[-1].content.strip()):
+                raise Refusal("prompt is empty: say something")
             room = generator.positions - settings.max_new_tokens
             ids, left_out = await chat_tokens(messages, generator.tokenizer, room)
             rows[name] = continuation(name, ids, settings, asked.seed, answers)

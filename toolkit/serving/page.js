@@ -8,7 +8,8 @@ const settings = document.getElementById("settings");
 const columns = document.querySelector(".columns");
 const isNarrow = matchMedia("(max-width: 36rem)").matches; // a phone: the answers come first
 const likeliest = document.getElementById("likeliest");
-const facts = new WeakMap(); // of each token's element: what the server says of it
+const facts = new WeakMap(); // of each token's element: what the server says of it, in a list
+const zeroWidth = /^[\p{M}\p{Cf}]+$/u; // marks, joiners: nothing to point at, so part of the token before
 const chat = "chat" in form.dataset; // the models have learned from conversations
 const columnOf = (model) => document.getElementById(model);
 let talks = {}; // what each model was told, and has answered
@@ -110,14 +111,20 @@ function show(event) {
   if (event.note) return (note.textContent = event.note);
   const column = columnOf(event.model);
   const text = column.querySelector(".text");
+  const last = text.lastElementChild;
   if (chat) talks[event.model].at(-1).content += event.text;
-  if (event.text) {
+  if (event.text && facts.has(last) && zeroWidth.test(event.text)) {
+    last.textContent += event.text;
+    facts.get(last).push(event);
+    const joint = facts.get(last).reduce((product, fact) => product * fact.probability, 1);
+    last.style.setProperty("--surprising", surprising(joint));
+  } else if (event.text) {
     const token = document.createElement("span");
     token.className = "token";
     token.textContent = event.text;
     token.style.setProperty("--surprising", surprising(event.probability));
     token.tabIndex = text.children.length === 1 ? 0 : -1; // one stop for Tab, then arrow keys
-    facts.set(token, event);
+    facts.set(token, [event]);
     text.append(token);
   }
   if (event.finish === "error") complain("the server failed to generate");
@@ -160,7 +167,9 @@ columns.addEventListener("click", (event) => explain(event.target));
 columns.addEventListener("focusout", hide);
 document.addEventListener("click", (event) => columns.contains(event.target) || hide());
 columns.addEventListener("keydown", (event) => {
-  const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  const steps = ["nextElementSibling", "previousElementSibling"];
+  if (getComputedStyle(event.target.parentElement).direction === "rtl") steps.reverse();
+  const step = { ArrowRight: steps[0], ArrowLeft: steps[1] }[event.key];
   const next = step && event.target[step];
   if (facts.has(next)) next.focus();
   if (step) event.preventDefault();
@@ -168,11 +177,8 @@ columns.addEventListener("keydown", (event) => {
 });
 
 function explain(token) {
-  const fact = facts.get(token);
-  if (!fact) return hide();
-  const table = document.createElement("table");
-  table.append(...fact.likeliest.map(row));
-  likeliest.replaceChildren(table);
+  if (!facts.has(token)) return hide();
+  likeliest.replaceChildren(...facts.get(token).map(tableOf));
   likeliest.hidden = false;
   const place = token.getClientRects()[0];
   const room = document.documentElement.clientWidth - likeliest.offsetWidth - 8;
@@ -180,6 +186,12 @@ function explain(token) {
   const below = place.bottom + 6;
   const fits = below + likeliest.offsetHeight < innerHeight;
   likeliest.style.top = `${(fits ? below : place.top - 6 - likeliest.offsetHeight) + scrollY}px`;
+}
+
+function tableOf(fact) {
+  const table = document.createElement("table");
+  table.append(...fact.likeliest.map(row));
+  return table;
 }
 
 function row([text, share, chosen]) {

@@ -91,20 +91,21 @@ async def one_a_model(
     """
     if not asked.prompt.strip():
         raise Refusal("prompt is empty: type the beginning of a text")
-    sampling, tuned = sampling_of(asked, sampling), engine.generators["tuned"]
-    positions, most = tuned.positions, sampling.max_new_tokens
-    if most >= positions:
-        raise Refusal(f"max_new_tokens must be below the model's {positions} positions, got {most}")
+    tuned = engine.generators["tuned"]
+    sampling = sampling_of(asked, sampling, tuned.positions)
     ids = await text_tokens(asked.prompt, tuned.tokenizer)
-    kept = ids[most - positions :]
+    kept = ids[sampling.max_new_tokens - tuned.positions :]
     rows = {
         name: continuation(name, kept, sampling, asked.seed, answers) for name in engine.generators
     }
     return rows, len(ids) - len(kept)
 
 
-def sampling_of(asked: Settings, sampling: Sampling) -> Sampling:
+def sampling_of(asked: Settings, sampling: Sampling, positions: int) -> Sampling:
     """Return the sampling that the page's controls ask for; the rest as it was."""
+    most = asked.max_new_tokens
+    if most >= positions:
+        raise Refusal(f"max_new_tokens must be below the model's {positions} positions, got {most}")
     if not 0 <= asked.seed < 2**32:
         raise Refusal(f"seed must lie between 0 and 2**32 - 1, got {asked.seed}")
     controls = {name: getattr(asked, name) for name in Settings.model_fields if name != "seed"}

@@ -54,7 +54,7 @@ def page_facts(run: RunDirectory, sampling: Sampling) -> dict[str, Any]:
             f"{what}; do this, then serve again: {why}" for what, why in missing.items() if why
         ],
         **(table_of(metrics) if metrics else {"rows": []}),
-        **data_facts(results, results["train_test_split"]["test_13_token_windows_in_train"]),
+        **data_facts(results, results["train_test_split"].get("test_windows_in_train")),
     }
 
 

@@ -1,4 +1,4 @@
-"""How to continue a prompt, what may be asked for, and prompts out of a test split."""
+"""How to continue a prompt, and what may be asked for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from toolkit.run.command import UserError
 from toolkit.run.lazily import lazily
 
 with lazily():
-    import numpy as np
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
     from toolkit.corpus.tokenizing import encode_text
 
 SHORTEST_USUAL, LONGEST_USUAL = 40, 300  # new tokens, where nobody says how many
-OPENINGS, WORDS = 3, 5  # of test documents, to be continued: how many, and how long
-TURNS = 3  # of a conversation that are answered, at most
 MOST_SEED = 2**32 - 1
 LEAST_TEMPERATURE = 1e-5  # but for 0: below, logits over it are no numbers any more
 
@@ -120,29 +116,3 @@ def all_prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]
     except UnicodeEncodeError as error:
         raise UserError(f"the prompt is no text: half a character at {error.start}") from None
     return encode_text(prompt, tokenizer) or [tokenizer.eos_token_id]
-
-
-def openings(
-    blocks: Dataset, tokenizer: PreTrainedTokenizerFast, count: int = OPENINGS, words: int = WORDS
-) -> list[tuple[str, ...]]:
-    """Return the first words of up to `count` documents in the blocks, each alone in a tuple.
-
-    Of examples, what is given: the prompt, or what others say in a conversation.
-    """
-    found: list[tuple[str, ...]] = []
-    for block in blocks:
-        if "learned" in block:
-            if len(found) < count:
-                ends = [0, *map(int, block["learned"][:-1])][: 2 * TURNS]
-                given = zip(ends[::2], ends[1::2], strict=True)
-                found.append(tuple(tokenizer.decode(block["input_ids"][b:e]) for b, e in given))
-            continue
-        starts = np.flatnonzero(block["input_ids"] == tokenizer.eos_token_id) + 1
-        for start in starts:
-            text = tokenizer.decode(block["input_ids"][start : start + 4 * words]).lstrip()
-            line, end, _ = text.partition("\n")
-            opening = line.split(" ")[:words]
-            whole = end or len(line.split(" ")) > words  # else the last word may be cut
-            if whole and line.strip() and len(found) < count:
-                found.append((" ".join(opening).rstrip(),))
-    return found or [("",)]
