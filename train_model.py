@@ -36,6 +36,7 @@ with lazily():
     from toolkit.corpus.conversations import give_template
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.tokenizer_files import save_tokenizer
     from toolkit.model.trainable import copy_adapter, open_checkpoint
     from toolkit.training.checkpoints import find_checkpoint, settle_best, step_of
     from toolkit.training.memory import (
@@ -127,10 +128,10 @@ def save_model(
         copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
     else:
         remove(run.path / "adapter")  # of an earlier run with --lora_rank
-    model.save_pretrained(folder)
+    gpt2.fit_model(model, tokenizer).save_pretrained(folder)
     if is_on_conversations(run):
         give_template(tokenizer)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
 
 def train_along(trainer: PipelineTrainer) -> None:
