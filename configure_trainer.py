@@ -53,6 +53,12 @@ class TrainerOptions:
         above=0,
     )
     max_steps: int | None = flag(None, "optimizer steps, instead of epochs", above=0)
+    max_minutes: float | None = flag(
+        None,
+        "stop training in so many minutes, saved and validated, with the best model so far; step 7 "
+        "alone goes on",
+        above=0,
+    )
     per_device_train_batch_size: int | Literal["auto"] = flag(
         4,
         "blocks a micro-batch; auto: as many as fit into memory, the effective batch kept at 4",
@@ -139,7 +145,7 @@ def configure_trainer(
         if options.learning_rate == "auto":
             elsewhere = RunDirectory(step.scratch(), run.seed, run.device, run.precision)
 
-            untracked = replace(options, report_to="none")
+            untracked = replace(options, report_to="none", max_minutes=None)
 
             def make_trainer(short: dict[str, Any]) -> PipelineTrainer:
                 return build_trainer(copy.deepcopy(model), splits, untracked, short, elsewhere)
@@ -198,6 +204,7 @@ def build_trainer(
         precision=run.precision,
         compiled=options.torch_compile,
         patience=options.early_stopping_patience,
+        max_minutes=options.max_minutes,
     )
     follow_stream(trainer)
     return trainer

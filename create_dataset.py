@@ -256,6 +256,11 @@ def tokenize_corpus(
         tokenized[name], accounts[name] = tokenize_documents(
             texts, tokenizer, path, name, options.num_proc
         )
+        if (lost := accounts[name]["share_lost"] or 0) >= 0.0005:
+            options.notes.append(
+                f"{name}: the tokenizer does not give back {lost:.1%} of the characters: it "
+                "changes them (case, width, accents) or does not know them"
+            )
         if not tokenized[name].num_rows:
             raise UserError(
                 f"--corpus {' '.join(options.corpus)}: {name} holds no text, only white space"

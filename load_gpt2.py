@@ -1,6 +1,6 @@
 """Step 3: the model and its tokenizer - from the Hub, from a folder, or from scratch.
 
-Leaves load_gpt2.json, and base_model/ if the model was made from scratch.
+Leaves load_gpt2.json, and tokenizer/, or base_model/ if the model was made from scratch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ with lazily():
     from toolkit.model import gpt2, hub
     from toolkit.model.byte_level_bpe import train_byte_level_bpe
     from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.tokenizer_files import fit_tokenizer, open_tokenizer, save_tokenizer
 
 # A model small enough to learn a short text on a laptop's CPU in a minute.
 # GPT-2: 12, 12, 768, 1024, 50257.
@@ -64,6 +65,12 @@ class LoadOptions:
         None,
         "from scratch: text to train the tokenizer on (default: the training documents, in step 5)",
     )
+    eos_token: str | None = flag(
+        None, "the tokenizer's entry that ends a text, where it does not say so itself"
+    )
+    resize_embeddings: bool = flag(
+        False, "add rows, the mean of the others, for tokenizer entries that the model lacks"
+    )
 
     def __post_init__(self) -> None:
         require_ranges(self)
@@ -81,6 +88,14 @@ class LoadOptions:
         if self.tokenizer and (self.vocab_size or self.tokenizer_corpus):
             raise ValueError(
                 "--tokenizer takes a ready tokenizer: drop --vocab_size and --tokenizer_corpus"
+            )
+        if self.resize_embeddings and self.from_scratch:
+            raise ValueError("--resize_embeddings is for a model that is there: drop it")
+        if self.eos_token == "":
+            raise ValueError("--eos_token must name an entry of the tokenizer, got an empty text")
+        if self.eos_token and self.from_scratch and not self.tokenizer:
+            raise ValueError(
+                "--eos_token is for a ready tokenizer: one that is trained here has one"
             )
         if not self.model:
             raise ValueError("--model must name a Hub id or a folder, got an empty text")
@@ -119,11 +134,17 @@ def load_gpt2(
             name, reason = "new model", "from scratch, as asked"
             model, tokenizer = make_model(options)
             folder = step.folder("base_model")
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            gpt2.fit_model(model, tokenizer).save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
+            model = gpt2.open_model(folder)  # as every later process will see it
         else:
             name, folder, reason = hub.find_model(options.model, options.model_revision)
-        model, tokenizer = open_model(folder, name)  # as every later process will see them
+            model, found = gpt2.open_model(folder, name), open_tokenizer(folder, name)
+            tokenizer, step.notes = fit_tokenizer(
+                found, model.config, name, options.eos_token, options.resize_embeddings
+            )
+            save_tokenizer(tokenizer, step.folder("tokenizer"))
+            gpt2.fit_model(model, tokenizer)
         config = model.config
         step.results = {
             "model": name,
@@ -133,6 +154,7 @@ def load_gpt2(
             "tokenizer_entries": len(tokenizer),
             "tokenizer_to_train": options.trains_tokenizer_later(),
             **{key: getattr(config, key) for key in SMALL},
+            "notes": step.notes,
         }
         step.measured = {"folder": None if options.from_scratch else str(folder.resolve())}
         step.summary = (
@@ -150,12 +172,16 @@ def load_gpt2(
 def read_gpt2(run: RunDirectory) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """Return the model and tokenizer as step 3 left them: before any training."""
     folder, name = find_loaded(run)
-    return open_model(folder, name)
+    tokenizer = read_tokenizer(run)
+    return gpt2.fit_model(gpt2.open_model(folder, name), tokenizer), tokenizer
 
 
 def read_tokenizer(run: RunDirectory) -> PreTrainedTokenizerFast:
     """Return the tokenizer alone: no weights are read."""
-    return gpt2.open_tokenizer(find_loaded(run)[0])
+    kept = run.results("load_gpt2").get("artifacts", {}).keys() & {"base_model", "tokenizer"}
+    if not kept:  # a run of before tokenizers were kept
+        return open_tokenizer(*find_loaded(run))
+    return open_tokenizer(run.artifact("load_gpt2", *kept))
 
 
 def find_loaded(run: RunDirectory) -> tuple[Path, str]:
@@ -171,18 +197,14 @@ def find_loaded(run: RunDirectory) -> tuple[Path, str]:
     return folder, results["model"]
 
 
-def open_model(folder: Path, name: str) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
-    model, tokenizer = gpt2.open_model(folder), gpt2.open_tokenizer(folder)
-    gpt2.refuse_mismatch(model, tokenizer, name)
-    return model, tokenizer
-
-
 def make_model(options: LoadOptions) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """Return a model with random weights, and a tokenizer: the one named, or one trained for it."""
     shape = options.shape()
     if options.tokenizer:
         folder = hub.find_folder(options.tokenizer, weights=False, flag="--tokenizer")
-        tokenizer = gpt2.open_tokenizer(folder)
+        found = open_tokenizer(folder, options.tokenizer)
+        whole = GPT2Config(**shape | {"vocab_size": len(found)}, eos_token_id=None)
+        tokenizer, _ = fit_tokenizer(found, whole, options.tokenizer, options.eos_token)
         shape["vocab_size"] = len(tokenizer)
     elif options.tokenizer_corpus:
         words = Reading(Columns(every=True))

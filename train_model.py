@@ -10,6 +10,7 @@ from __future__ import annotations
 if __name__ == "__main__":  # from the shell: go on where the libraries are
     __import__("install_libraries").enter_environment()
 
+import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from configure_trainer import read_trainer
 from create_dataset import is_on_conversations
 from load_gpt2 import read_gpt2
 from toolkit.run.command import Interrupted, UserError, command
-from toolkit.run.console import count, say
+from toolkit.run.console import say
 from toolkit.run.files import remove
 from toolkit.run.lazily import lazily
 from toolkit.run.options import flag
 from toolkit.run.processes import is_first_process, told_by_first
-from toolkit.run.run_directory import RunDirectory
+from toolkit.run.run_directory import RunDirectory, Step
 from toolkit.run.start import parse
+from toolkit.training.log_history import LOG
 from train_test_split import read_own_tokenizer
 
 with lazily():
@@ -34,19 +36,20 @@ with lazily():
     from toolkit.corpus.conversations import give_template
     from toolkit.model import gpt2
     from toolkit.model.forward import GPT2LMHeadModel
+    from toolkit.model.tokenizer_files import save_tokenizer
     from toolkit.model.trainable import copy_adapter, open_checkpoint
-    from toolkit.training.checkpoints import find_checkpoint, step_of
+    from toolkit.training.checkpoints import find_checkpoint, settle_best, step_of
     from toolkit.training.memory import (
         give_back_freed_memory,
         keep_freed_memory,
         out_of_memory_refused,
         peak_memory_bytes,
     )
-    from toolkit.training.same_training import hash_of_training
-    from toolkit.training.stream_position import describe_stream, resume_stream, stream_results
+    from toolkit.training.outcome import describe, results_of
+    from toolkit.training.same_training import made_now, settings_of
+    from toolkit.training.stream_position import resume_stream
     from toolkit.training.trackers import complaints_of_tracker_refused
     from toolkit.training.trainer import PipelineTrainer
-    from toolkit.training.validation_verdict import how_validation_went, validations_in
 
 
 @dataclass
@@ -78,57 +81,57 @@ def train_model(
 ) -> GPT2LMHeadModel:
     """Return the trained model, as of its best validation, ready to evaluate."""
     with run.step(__file__, options, after="configure_trainer") as step:
-        configuration = hash_of_training(run.record("configure_trainer"))
-        checkpoint = find_checkpoint(run.path / "checkpoints", configuration, options.resume)
+        settings = settings_of(run)
+        checkpoint = find_checkpoint(run.path / "checkpoints", settings, options.resume)
+        resumed_from = step_of(checkpoint) if checkpoint else None
+        made = made_now(checkpoint, resumed_from, settings)
         told_by_first(str(checkpoint) if checkpoint else None)
         step.earlier_is_intact = (
             False  # from here on the earlier run's checkpoints and log are gone
         )
+        trainer.checkpoint_state.made_for = made
         train_from(checkpoint, trainer)
-        state = trainer.state
-        if trainer.interruption.came and state.global_step < state.max_steps:
-            raise Interrupted(
-                f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
-                "the same command goes on from there"
-            )
+        if trainer.interruption.came and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(how_to_go_on(trainer.state, options))
         trainer.let_go()
-        model = best_model(state, run)
-        folder = step.folder("model")
-        if run.record("configure_trainer")["options"]["lora_rank"]:
-            copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
-        else:
-            remove(run.path / "adapter")  # of an earlier run with --lora_rank
-        model.save_pretrained(folder)
-        if is_on_conversations(run):
-            give_template(tokenizer)
-        tokenizer.save_pretrained(folder)
-        step.results = {
-            "steps": state.global_step,
-            **trainer.token_count.totals,
-            "stopped_early": state.global_step < state.max_steps,
-            "best_step": state.best_global_step,
-            "best_validation_loss": state.best_metric,
-            **stream_results(trainer),
-        }
-        step.measured = measure(trainer)
-        step.measured["resumed_from"] = step_of(checkpoint) if checkpoint else None
+        model = best_model(trainer.state, run)
+        save_model(model, tokenizer, trainer.state, step, run)
+        shutil.copyfile(run.path / LOG, step.file(LOG, measured=True))
+        step.results = results_of(trainer, made["continued"])
+        step.measured = measure(trainer) | {"resumed_from": resumed_from}
         if trainer.tracked_run:
             step.measured["tracker_run"] = trainer.tracked_run.where(trainer.args)
-        step.results["verdict"] = how_validation_went(validations_in(state.log_history))
-        speed = f"{step.measured['tokens_per_second']:,} tokens/s"
-        stopped = " (stopped early)" if step.results["stopped_early"] else ""
-        tokens = ""
-        if run.results("create_dataset")["completions"]:
-            tokens = (
-                f", {step.results['tokens']:,} tokens of text, "
-                f"{step.results['tokens_learned']:,} of them learned,"
-            )
-        step.summary = (
-            f"trained {count(state.global_step, 'step')}{stopped}{tokens} at {speed}; "
-            f"best validation loss {state.best_metric:.3f} at step {state.best_global_step:,}; "
-            f"{step.results['verdict']}" + describe_stream(step.results)
-        )
+        speed = step.measured["tokens_per_second"]
+        step.summary = describe(step.results, speed, run)
     return model
+
+
+def how_to_go_on(state: TrainerState, options: TrainOptions) -> str:
+    again = options.resume == "auto"
+    command = "the same command" if again else "the same without --resume and --force"
+    return (
+        f"stopped at step {state.global_step:,} of {state.max_steps:,} and saved; "
+        f"{command} goes on from there"
+    )
+
+
+def save_model(
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    state: TrainerState,
+    step: Step,
+    run: RunDirectory,
+) -> None:
+    """Write model/, and adapter/ where adapters were trained."""
+    folder = step.folder("model")
+    if run.record("configure_trainer")["options"]["lora_rank"]:
+        copy_adapter(Path(state.best_model_checkpoint), step.folder("adapter"))
+    else:
+        remove(run.path / "adapter")  # of an earlier run with --lora_rank
+    gpt2.fit_model(model, tokenizer).save_pretrained(folder)
+    if is_on_conversations(run):
+        give_template(tokenizer)
+    save_tokenizer(tokenizer, folder)
 
 
 def train_along(trainer: PipelineTrainer) -> None:
@@ -162,6 +165,12 @@ def read_tuned(run: RunDirectory) -> GPT2LMHeadModel:
 
 def best_model(state: TrainerState, run: RunDirectory) -> GPT2LMHeadModel:
     """Return the model of the checkpoint with the lowest validation loss, on the run's device."""
+    settle_best(state, run.path / "checkpoints")
+    if not state.best_model_checkpoint:
+        raise UserError(
+            f"{run.path / 'checkpoints'}: no whole checkpoint that was validated is left; train "
+            "again with: python3 train_model.py --resume never"
+        )
     model = open_checkpoint(Path(state.best_model_checkpoint), lambda: read_gpt2(run)[0])
     model.config.use_cache = (
         True  # Trainer turns the cache off, which would make every user's sampling slow

@@ -46,7 +46,7 @@ with lazily():
     from toolkit.blocks.training_stream import Splits, TrainingStream
     from toolkit.blocks.window_hash import leak_of, window_of
     from toolkit.corpus.tokenized_documents import open_splits, save_splits
-    from toolkit.model import gpt2
+    from toolkit.model.tokenizer_files import open_tokenizer, save_tokenizer
 
 HELD_OUT = "held_out"  # beside a stream's splits: which documents these hold
 OWN_TOKENIZER = "own_tokenizer"  # of a model from scratch: trained on the training text
@@ -123,7 +123,7 @@ def train_test_split(
         made, step.results["tokenizer"] = run.results("create_dataset")["splits"], None
         if run.results("load_gpt2").get("tokenizer_to_train"):
             tokenizer, documents, parts, made = train_tokenizer(documents, parts, run, work)
-            tokenizer.save_pretrained(step.folder(OWN_TOKENIZER))
+            save_tokenizer(tokenizer, step.folder(OWN_TOKENIZER))
             step.results["tokenizer"] = account_of(
                 tokenizer, made, run.results("load_gpt2")["vocab_size"]
             )
@@ -157,7 +157,7 @@ def read_own_tokenizer(run: RunDirectory) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the splits: the one trained here, or else step 3's."""
     if run.results("train_test_split").get("tokenizer") is None:
         return read_tokenizer(run)
-    return gpt2.open_tokenizer(run.artifact("train_test_split", OWN_TOKENIZER))
+    return open_tokenizer(run.artifact("train_test_split", OWN_TOKENIZER))
 
 
 def train_tokenizer(

@@ -114,9 +114,10 @@ def one_pass(stream: Any) -> dict[str, float]:
 def bare(files: list[str], tokenizer: str) -> dict[str, float]:
     """Tokenize each file's texts with one call of the `tokenizers` library."""
     from toolkit.corpus.sources import Reading, read_corpus
-    from toolkit.model import gpt2, hub
+    from toolkit.model import hub
+    from toolkit.model.tokenizer_files import open_tokenizer
 
-    encode = gpt2.open_tokenizer(hub.find_folder(tokenizer, weights=False)).backend_tokenizer
+    encode = open_tokenizer(hub.find_folder(tokenizer, weights=False)).backend_tokenizer
     seconds = characters = 0.0
     for file in files:
         texts = [document.text for document in read_corpus([file], Reading(), "corpus")["train"]]

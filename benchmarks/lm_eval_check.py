@@ -28,12 +28,13 @@ def ours(folder: str, text: str, size: int) -> dict[str, float]:
 
     from toolkit.blocks.collator import collate
     from toolkit.model import gpt2
+    from toolkit.model.tokenizer_files import open_tokenizer
     from toolkit.scoring.losses import score_pieces
     from toolkit.scoring.metrics import as_metrics
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import find_pieces
 
-    model, tokenizer = gpt2.open_model(Path(folder)).eval(), gpt2.open_tokenizer(Path(folder))
+    model, tokenizer = gpt2.open_model(Path(folder)).eval(), open_tokenizer(Path(folder))
     ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
     if len(ids) < size:
         raise UserError(f"the text has {len(ids)} tokens, --block_size is {size}: lower it")

@@ -28,7 +28,7 @@ from toolkit.corpus.document import Document
 from toolkit.corpus.sources import Reading, read_corpus
 from toolkit.corpus.tokenized_documents import TokenColumn, tokenize_documents
 from toolkit.corpus.tokenizing import spans_of, tokenize
-from toolkit.model.gpt2 import open_tokenizer
+from toolkit.model.tokenizer_files import open_tokenizer
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.writing.sampling import all_prompt_ids

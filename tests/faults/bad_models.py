@@ -22,7 +22,6 @@ CONFIG = {
     "resid_pdrop": [2, -1, "x", None],
     "attn_pdrop": [2, "x"],
     "embd_pdrop": [2, "x"],
-    "eos_token_id": ["x", {}],
     "model_type": [None, 5, [], "", "../gpt2", "\x1b[31mred\x07"],
     "add_cross_attention": [True, "x"],
 }
@@ -33,7 +32,7 @@ ASIDE = {
     "dtype": ["no_such", 5, "float1024", []],
     "torch_dtype": ["no_such", 5],
     "bos_token_id": ["x", {}],
-    "eos_token_id": [-1, 10**12, [1, 2]],
+    "eos_token_id": ["x", -1, 10**12, [1, 2], {}],  # the tokenizer says what ends a text
     "architectures": [5, {}],
     "use_cache": ["x"],
     "tie_word_embeddings": ["x"],

@@ -90,6 +90,14 @@ def test_a_model_or_revision_that_the_hub_lacks_is_refused(step):
     refused(step("load_gpt2.py", *words), "the Hub has no revision v9 of it")
 
 
+def test_pickles_are_fetched_where_there_is_nothing_else_and_refusals_name_the_model(step, hub):
+    folder = shutil.copytree(hub.folder / "models/owner/tiny", hub.folder / "models/owner/old")
+    (folder / "model.safetensors").unlink()
+    done = step("load_gpt2.py", "--model", "owner/old")  # its pytorch_model.bin is none
+    refused(done, "owner/old: its pytorch_model.bin is cut short, or holds more than tensors")
+    assert "--model_revision refs/pr/N" in done.stderr and "snapshots" not in done.stderr
+
+
 @pytest.mark.parametrize("fault", ["broken", "refuse"])
 def test_a_hub_that_fails_is_refused_in_one_line_and_mends(step, hub, fault):
     setattr(hub, fault, "model.safetensors" if fault == "broken" else True)

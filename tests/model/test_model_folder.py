@@ -22,14 +22,16 @@ import json, socket, sys
 def refuse(*_): raise SystemExit("it asked for the network")
 socket.socket.connect = socket.getaddrinfo = refuse
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 folder, prompt = sys.argv[1:]
 model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 ids = tokenizer(prompt)["input_ids"]
 with torch.no_grad():
     logits = model.eval()(torch.tensor([ids])).logits[0]
+written = pipeline("text-generation", folder, device="cpu")(prompt)[0]["generated_text"]
 print(json.dumps({
+    "written": written,
     "class": type(model).__name__, "dtype": str(model.dtype), "cache": model.config.use_cache,
     "missing": sorted(loading["missing_keys"]), "unexpected": sorted(loading["unexpected_keys"]),
     "back": tokenizer.decode(ids), "ids": ids, "logits": logits.tolist(),
@@ -70,6 +72,7 @@ def test_a_stranger_gets_the_very_model(trained, tmp_path):
     tokenizer = trained.tokenizer
     assert found["ids"] == tokenizer(PROMPT)["input_ids"] and found["back"] == PROMPT
     assert (found["entries"], found["end"]) == (len(tokenizer), tokenizer.eos_token_id)
+    assert found["written"].startswith(PROMPT)  # a pipeline's 256 new tokens would be too many
     assert found["longest"] == 64 and found["generation"]["eos_token_id"] == found["end"]
     with torch.no_grad():
         logits = trained.in_memory(torch.tensor([found["ids"]]))[0]
@@ -83,7 +86,7 @@ def test_config_tokenizer_and_generation_config_say_what_servers_look_for(traine
     config = read(trained.folder, "config.json")
     end = trained.tokenizer.eos_token_id
     assert config["architectures"] == ["GPT2LMHeadModel"] and config["model_type"] == "gpt2"
-    assert (config["n_positions"], config["dtype"]) == (64, "float32")
+    assert (config["n_positions"], config["n_ctx"], config["dtype"]) == (64, 64, "float32")
     assert (config["bos_token_id"], config["eos_token_id"]) == (end, end)
     # vLLM's GPT-2 knows no other kind
     assert not config["add_cross_attention"] and not config["scale_attn_by_inverse_layer_idx"]
@@ -91,7 +94,8 @@ def test_config_tokenizer_and_generation_config_say_what_servers_look_for(traine
     generation = read(trained.folder, "generation_config.json")
     assert generation["eos_token_id"] == end
     # servers would take these as their defaults, unasked
-    assert not {"temperature", "top_p", "top_k", "max_new_tokens", "max_length"} & set(generation)
+    assert not {"temperature", "top_p", "top_k", "max_new_tokens"} & set(generation)
+    assert generation["max_length"] == 64
     settings = read(trained.folder, "tokenizer_config.json")
     assert settings["eos_token"] == "<|endoftext|>" and settings["model_max_length"] == 64
 

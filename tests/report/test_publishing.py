@@ -15,6 +15,7 @@ import generate
 from tests.conftest import chain_main, shell
 from tests.report.hub_writing_stub import TOKEN, WritingHubStub
 from toolkit.model import hub as hub_reader
+from toolkit.report.card_additions import with_additions
 from toolkit.report.model_card import UNNAMED, last_part, model_card
 from toolkit.report.publishing import publish
 from toolkit.run.records import write_record
@@ -163,6 +164,39 @@ def test_what_another_model_left_there_is_removed_in_the_same_commit(finished, h
     wanted = set(sent(finished.path / "model")) | {"README.md", "notes.txt"}
     assert set(sent(repository)) == wanted
     assert capsys.readouterr().out.splitlines()[1].endswith("/keeper/tale (public)")
+
+
+ADDED = """## Intended use
+
+```
+## no heading
+```
+For the keeper.
+"""
+
+
+def test_publishing_again_keeps_what_a_person_added_to_the_card(finished, here):
+    publish(RunDirectory(finished.path), "tale")
+    path = here.folder / "models/keeper/tale/README.md"
+    ours = path.read_text(encoding="utf-8")
+    said = ours.replace("---\n", "---\nlicense: mit\nlanguage: en\n", 1)
+    said = said.replace("## Limits\n", f"{ADDED}\n## Limits\nAn old limit.\n")
+    path.write_text(said.replace("tags:\n", "tags:\n- sea\n"), encoding="utf-8")
+    publish(RunDirectory(finished.path), "tale")
+    whole = path.read_text(encoding="utf-8")
+    card = ModelCard(whole)
+    assert card.data.license == "mit" and card.data.language == "en" and "sea" in card.data.tags
+    assert card.text.count(ADDED) == 1 and "An old limit." not in card.text
+    assert card.text.replace(ADDED, "").strip() == ModelCard(ours).text.strip()
+    publish(RunDirectory(finished.path), "tale")  # and again
+    assert path.read_text(encoding="utf-8") == whole
+
+
+def test_a_card_that_is_none_of_ours_stays_below_ours():
+    assert with_additions("---\ntags: [gpt2]\n---\n# New\n", "# Mine\n") == (
+        "---\ntags:\n- gpt2\n---\n\n# New\n\n# Mine\n"
+    )
+    assert with_additions("# New\n", "") == "# New\n"
 
 
 def test_the_runner_publishes_at_its_end(finished, here, all_flags, capsys):

@@ -17,11 +17,15 @@ import generate
 import visualize_performance
 from create_dataset import DatasetOptions
 from tests.conftest import chain_main, shell
+from tests.faults.harm import DAMAGES, cut_in_half
 from toolkit.report.markdown import fenced
 from toolkit.report.plots import MEASURED, PANELS, Story, draw_together, panels_of, save_figure
+from toolkit.run.files import sha256_of
 from toolkit.run.options import as_command, as_flags, build, parse_flags
+from toolkit.run.records import write_record
 from toolkit.run.run_directory import RunDirectory
 from toolkit.scoring.metrics import METRICS
+from toolkit.training.log_history import read_log
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -312,6 +316,10 @@ def test_speed_and_memory_are_drawn_where_they_are_logged(run_copy):
     log.write_text(
         "".join(json.dumps(e | (measured if "loss" in e else {})) + "\n" for e in entries)
     )
+    record = json.loads((run_copy / "train_model.json").read_text())
+    known = {"bytes": log.stat().st_size, "sha256": sha256_of([log])}
+    record["measured"]["artifacts"]["log_history.jsonl"] = known
+    write_record(run_copy / "train_model.json", record)
     visualize_performance.main(["--run_dir", str(run_copy)])
     assert (run_copy / "speed.png").stat().st_size > 10_000
     page = (run_copy / "report.html").read_text()
@@ -348,23 +356,35 @@ def test_a_training_under_way_is_plotted_while_its_folder_is_held(run_copy, caps
     assert all(after[path] == content for path, content in before.items() if path in after)
 
 
-@pytest.mark.parametrize("finished_training", [True, False])
 @pytest.mark.parametrize("line", ['{"loss": 4.1, "st\n', "[1]\n", '{"loss": 1}\n'])
-def test_a_damaged_log_line_is_refused_by_number(run_copy, refusal, line, finished_training):
+def test_a_damaged_log_line_is_refused_by_number(run_copy, refusal, line):
     log = run_copy / "log_history.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join([lines[0], line, *lines[1:]]))
-    if not finished_training:
-        (run_copy / "train_model.json").unlink()
+    (run_copy / "train_model.json").unlink()
     error = refusal(visualize_performance.main, "--run_dir", run_copy)
     assert "log_history.jsonl: line 2 is no log entry" in error
 
 
-def test_a_log_that_is_missing_or_empty_is_refused(run_copy, refusal):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_log_that_is_missing_cut_or_empty_is_refused_and_written_anew(
+    run_copy, refusal, all_flags, capsys, damage
+):
+    log, before = run_copy / "log_history.jsonl", read_log(run_copy / "log_history.jsonl")
+    damage(log)
+    error = refusal(visualize_performance.main, "--run_dir", run_copy)
+    assert "train_model is stale (log_history.jsonl was changed or removed" in error
+    if damage is not cut_in_half:
+        return
+    chain_main("--run_dir", run_copy, *all_flags, "--to_step", "7")
+    assert "nothing is trained or logged again" in capsys.readouterr().out
+    assert read_log(log) == before[:-1]  # but for the library's totals
+
+
+def test_a_log_of_an_unfinished_training_may_be_missing_or_empty(run_copy, refusal):
     log = run_copy / "log_history.jsonl"
-    log.unlink()
-    assert "cannot be read" in refusal(visualize_performance.main, "--run_dir", run_copy)
     (run_copy / "train_model.json").unlink()
+    log.unlink()
     error = refusal(visualize_performance.main, "--run_dir", run_copy)
     assert "train_model has not run to its end" in error
     log.write_text("")

@@ -7,6 +7,7 @@ import lzma
 import os
 import shutil
 import time
+from fractions import Fraction
 
 import pytest
 import zstandard
@@ -76,6 +77,18 @@ BAD_VALUES = [
     ("load_gpt2", "--from_scratch --n_positions 4", "--n_positions must be at least 8, got 4"),
     ("load_gpt2", "--from_scratch --vocab_size 100", "--vocab_size must be at least 257, got 100"),
     ("load_gpt2", "--from_scratch --tokenizer {tmp}", "holds no tokenizer"),
+    (
+        "load_gpt2",
+        "--from_scratch --resize_embeddings",
+        "--resize_embeddings is for a model that is",
+    ),
+    ("load_gpt2", "--from_scratch --eos_token x", "--eos_token is for a ready tokenizer"),
+    ("load_gpt2", "--eos_token=", "--eos_token must name an entry of the tokenizer"),
+    (
+        "load_gpt2",
+        "--model data/gpt2-mini --eos_token qqzz",
+        "--eos_token qqzz: no entry of the tokenizer",
+    ),
     ("load_gpt2", "--from_scratch --tokenizer ./none", "--tokenizer ./none: no such folder"),
     ("load_gpt2", "--from_scratch --tokenizer x --vocab_size 300", "--tokenizer takes a ready"),
     ("load_gpt2", "--from_scratch --tokenizer_corpus none.txt", "--tokenizer_corpus none.txt: no"),
@@ -144,6 +157,7 @@ BAD_VALUES = [
     ("train_test_split", "--block_size 1", "--block_size must be above 1, got 1"),
     ("train_test_split", "--block_size 65", "--block_size 65 is beyond the model's 64 positions"),
     ("configure_trainer", "--num_train_epochs 0", "--num_train_epochs must be above 0"),
+    ("configure_trainer", "--max_minutes 0", "--max_minutes must be above 0"),
     ("configure_trainer", "--max_steps -1", "--max_steps must be above 0"),
     ("configure_trainer", "--max_steps 2 --num_train_epochs 2", "give one"),
     ("configure_trainer", "--per_device_train_batch_size 0", "--per_device_train_batch_size"),
@@ -586,20 +600,52 @@ def without_a_layer(folder):
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def with_code(folder):
+    import torch
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"transformer.wte.weight": Fraction(1, 2)}, folder / "pytorch_model.bin")
+
+
+def with_more_merges(folder):
+    path = folder / "tokenizer.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    held["model"]["vocab"]["zq"] = 300
+    held["model"]["merges"].append("z q")
+    path.write_text(json.dumps(held), encoding="utf-8")
+
+
+def without_end_of_text(folder):
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("<|endoftext|>", "<|start|>"))
+    (folder / "tokenizer_config.json").write_text("{}")
+    edit_config(folder, eos_token_id=None)
+
+
 MODELS = [
     (lambda f: edit_config(f, model_type="llama"), "holds a llama model"),
-    (lambda f: edit_config(f, model_type="no-such"), "config.json cannot be read"),
+    (lambda f: edit_config(f, model_type=None), "holds no GPT-2"),
+    (lambda f: edit_config(f, n_layer=1), "its weights have 2 blocks, config.json says n_layer 1"),
+    (lambda f: edit_config(f, n_layer=-1), "its config.json says n_layer -1"),
+    (lambda f: edit_config(f, n_layer="two"), "expected int, got str"),
+    (lambda f: edit_config(f, n_head=5), "which is no multiple of n_head 5"),
+    (lambda f: edit_config(f, activation_function="golu"), "names the activation golu"),
+    (lambda f: edit_config(f, activation_function="prelu"), "prelu, which has weights of its own"),
+    (lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}), "quantized weights"),
     (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
     (without_a_layer, "its weights lack 12 tensors, the first is transformer.h.1."),
     (lambda f: edit_config(f, n_embd=64), "does not have the shape that config.json says"),
     (lambda f: os.truncate(f / "model.safetensors", 5000), "its weights cannot be read"),
     (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-        "holds no *.safetensors weights (pickled .bin weights are not opened)",
+        "its pytorch_model.bin is cut short, or holds more than tensors",
     ),
+    (with_code, "which could run code: it is not opened; where the Hub has a pull request"),
+    (lambda f: (f / "model.safetensors").unlink(), "holds no weights (model.safetensors or"),
     (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
-    (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer cannot be read"),
-    (lambda f: edit_config(f, eos_token_id=5), "they do not belong together"),
+    (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer.json cannot be read"),
+    (with_more_merges, "its tokenizer has 301 entries, the model only 300"),
+    (without_end_of_text, "no token that ends a text; name one of its entries with --eos_token"),
 ]
 
 
@@ -610,18 +656,6 @@ def test_a_model_that_is_not_whole_or_not_gpt2_is_refused(
     damage(model_folder)
     words = ["--run_dir", finished.path, "--model", model_folder]
     assert says in refusal(load_gpt2.main, *words)
-
-
-def test_a_tokenizer_with_more_entries_than_the_model_is_refused(
-    finished, model_folder, refusal, tmp_path
-):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    tokenizer.add_tokens(["<one>", "<two>"])
-    tokenizer.save_pretrained(model_folder)
-    error = refusal(load_gpt2.main, "--run_dir", finished.path, "--model", model_folder)
-    assert "its tokenizer has 302 entries, the model only 300" in error
 
 
 def test_a_good_folder_loads_and_trains(finished, model_folder, tmp_path):

@@ -82,7 +82,8 @@ def test_an_interrupt_during_a_trial_ends_it_all_and_a_failed_trial_leaves_signa
 
     with pytest.raises(KeyboardInterrupt):
         pick_learning_rate(make_trainer, plan_of_four, read_splits(run)["test"])
-    assert signal.getsignal(signal.SIGINT) == before and not evaluated
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not evaluated and not list(tmp_path.glob("checkpoints/*"))
 
     def diverging(plan):
         trainer = trainer_for(run, tmp_path, max_steps=4)

@@ -20,9 +20,9 @@ from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
 from toolkit.training import pace as training_pace
 from toolkit.training import plan, preflight
-from toolkit.training.checkpoints import find_checkpoint
 from toolkit.training.compute_rate import training_operations_per_token
 from toolkit.training.log_history import read_log
+from toolkit.training.manifest import what_is_broken
 from toolkit.training.plan import make_plan
 from toolkit.training.preflight import MemoryNeed, memory_need, settle_micro_batch
 from toolkit.training.trainer import PipelineTrainer
@@ -164,7 +164,8 @@ def test_operations_per_token_follow_what_is_trained():
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_running_out_of_memory_says_what_to_do_and_loses_nothing(run_copy, monkeypatch, error):
-    configure_trainer.main(["--run_dir", str(run_copy), "--max_steps", "8", "--eval_steps", "2"])
+    words = "--max_steps 8 --eval_steps 2 --weight_decay 0".split()  # not the one that is there
+    configure_trainer.main(["--run_dir", str(run_copy), *words])
     loss, calls = PipelineTrainer.compute_loss, []
 
     def out_of_memory(*args, **kwargs):
@@ -248,7 +249,7 @@ def test_divergence_stops_training_and_keeps_the_best_checkpoint(run, tmp_path, 
         UserError, match="diverged at step 3 .* lower --learning_rate.*checkpoint-2"
     ):
         trainer.train()
-    assert find_checkpoint(tmp_path / "checkpoints", "", str(tmp_path / "checkpoints/checkpoint-2"))
+    assert what_is_broken(tmp_path / "checkpoints/checkpoint-2") is None
 
 
 def test_the_log_carries_speed_memory_and_utilization(finished):

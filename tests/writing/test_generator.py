@@ -9,12 +9,15 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     MinPLogitsWarper,
+    PreTrainedTokenizerFast,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
+from tests.model.tokenizer_forms import CHINESE, ENGLISH, KINDS, KOREAN
+from toolkit.corpus.tokenizing import encode_text
 from toolkit.model import kernels
 from toolkit.model.byte_level_bpe import train_byte_level_bpe
 from toolkit.model.gpt2 import take_over
@@ -26,7 +29,7 @@ from toolkit.writing.generator import Generator
 from toolkit.writing.key_value_cache import KeyValueCache
 from toolkit.writing.sampling import Sampling
 from toolkit.writing.talks import continue_prompts
-from toolkit.writing.text_stream import TextStream
+from toolkit.writing.text_stream import TextStream, text_after
 from toolkit.writing.token_choice import choose, weigh
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0, top_p=1, top_k=0, num_samples=1)
@@ -315,3 +318,17 @@ def test_log_probabilities_are_those_of_the_model(model, reference, tokenizer):
     for place, (token, (logprob, best)) in enumerate(zip(row.new, row.logprobs, strict=True)):
         assert logprob == pytest.approx(float(logits[place, token]), abs=1e-4)
         assert len(best) == 2 and max(best, key=best.get) == token
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_text_is_what_follows_the_prompt_spaces_and_all(kind):
+    train, end = KINDS[kind]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=train(), eos_token=end)
+    ids = encode_text(ENGLISH + KOREAN + CHINESE, tokenizer)
+    for place in range(1, len(ids) - 1):
+        told = tokenizer.decode(ids[:place], skip_special_tokens=True)
+        if told.endswith("\ufffd"):  # amid a character
+            continue
+        prompt, new = ids[:place], ids[place : place + 12]
+        whole = tokenizer.decode(prompt + new, skip_special_tokens=True)
+        assert told + text_after(prompt, new, tokenizer) == whole

@@ -6,12 +6,19 @@ read step 4 therefore keeps the text, and how many of its characters each token 
 """
 
 import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from tokenizers import Encoding, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from toolkit.model.byte_level_bpe import cut_to_words
+from toolkit.run.command import UserError
+
+COMPARED = 200_000  # characters of a split that are held against what their tokens say
+MOST_LOST = 0.3  # of them, case and width aside: more, and the tokenizer is not for this text
 
 # Scripts that write no space between words: Thai, Lao, Burmese, Khmer, kana, Han.
 UNSPACED = re.compile(
@@ -89,3 +96,35 @@ def characters_of(encoding: Encoding, text: str) -> np.ndarray:
     if len(ends):
         ends[-1] = len(text)
     return np.diff(np.maximum.accumulate(ends), prepend=0)
+
+
+def share_lost(
+    texts: list[str], ids: Iterable[np.ndarray], tokenizer: PreTrainedTokenizerFast, label: str
+) -> float:
+    """Return which share of the characters does not come back from a tokenizer, white space aside.
+
+    Raises UserError where much is lost, whatever the case of the letters.
+    """
+    read, told, size = [], [], 0
+    for text, tokens in zip(texts, ids, strict=True):
+        read.append(text)
+        told.append(tokenizer.decode(tokens, skip_special_tokens=True))
+        size += len(text)
+        if size > COMPARED:
+            break
+    if (share := missing(read, told, folded)) > MOST_LOST:
+        raise UserError(
+            f"{label}: the tokenizer loses {share:.0%} of the text (characters that its entries do "
+            "not know); give a model that was made for texts of this kind"
+        )
+    return missing(read, told, str)
+
+
+def missing(read: list[str], told: list[str], alike: Callable[[str], str]) -> float:
+    """Return the share of the characters read that are not among those told."""
+    before, after = (Counter(alike("".join("".join(texts).split()))) for texts in (read, told))
+    return (before - after).total() / max(1, before.total())
+
+
+def folded(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).casefold()

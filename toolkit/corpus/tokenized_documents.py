@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from toolkit.corpus.contents import hashes_of
 from toolkit.corpus.document import Document
-from toolkit.corpus.token_text import measure, spells
+from toolkit.corpus.token_text import measure, share_lost, spells
 from toolkit.corpus.tokenizing import tokenize
 
 CHARACTERS_AT_ONCE = 1 << 21  # tokenized in one call
@@ -32,9 +32,11 @@ def tokenize_documents(
     Columns: `name`; `content` and `words`, see `hashes_of`; `input_ids`, a list a
     document, uint16 where the vocabulary fits; `learned`, a list a document: see `tokenize`. Of a
     tokenizer that does not spell (`spells`) also `text`, and `characters`, a list a document: how
-    many of these each token stands for. `cores`: how many to tokenize with; None takes all.
+    many of these each token stands for. `cores`: how many to tokenize with; None takes all. The
+    account's `share_lost` is that of the first documents' characters: see `share_lost`.
     """
     account = dict.fromkeys(("documents", "tokens", *measure(""), "empty_documents_dropped"), 0)
+    account["share_lost"] = None  # not known yet
     schema = schema_for(tokenizer)
     progress = tqdm(desc=f"tokenizing {label}", unit=" characters", unit_scale=True)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -42,6 +44,8 @@ def tokenize_documents(
             kept = list(filter(has_text, batch))
             columns = columns_of(kept, tokenizer, cores)
             writer.write_batch(pa.record_batch([columns[name] for name in schema.names], schema))
+            if account["share_lost"] is None and kept:
+                account["share_lost"] = lost_by(kept, columns, tokenizer, label)
             account["documents"] += len(kept)
             account["tokens"] += len(columns["input_ids"].values)
             for document in kept:
@@ -80,6 +84,19 @@ def columns_of(
         columns["text"] = pa.array(map(text_of, documents), pa.string())
         columns["characters"] = as_lists(characters, np.dtype(np.uint32))
     return columns
+
+
+def lost_by(
+    documents: list[Document],
+    columns: dict[str, pa.Array],
+    tokenizer: PreTrainedTokenizerFast,
+    label: str,
+) -> float:
+    """Return which share of the documents' characters their tokens do not give back."""
+    if spells(tokenizer):
+        return 0.0
+    ids = (row.values.to_numpy() for row in columns["input_ids"])
+    return share_lost(list(map(text_of, documents)), ids, tokenizer, label)
 
 
 def as_lists(arrays: list[np.ndarray], kind: np.dtype) -> pa.ListArray:

@@ -1,77 +1,136 @@
-"""GPT-2 models and tokenizers from a folder, checked, or from a fresh config."""
+"""GPT-2 models from a folder, checked and fitted to their tokenizer, or from a fresh config."""
 
+import pickle
+import re
 from pathlib import Path
 
+import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GPT2Config,
-    PreTrainedTokenizerFast,
-)
+from transformers import GenerationConfig, GPT2Config, PreTrainedTokenizerFast
 
+from toolkit.model.config_file import open_config
 from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.run.command import UserError, first_line
 
-
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Return the fast tokenizer in a folder. Raises UserError where there is none of use."""
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
-        raise UserError(
-            f"{folder} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt)"
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{folder}: its tokenizer cannot be read ({first_line(error)})") from None
-    # Saved after use with truncation or padding, it would go on cutting and filling up texts.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"{folder}: its tokenizer has no end-of-text token, which ends every document"
-        )
-    return tokenizer
+PICKLES = "pytorch_model*.bin"  # all that most checkpoints of 2019 to 2022 have
+WAYS_ON = (
+    "where the Hub has a pull request with model.safetensors, give its number N as "
+    "--model_revision refs/pr/N; or save the model as safetensors and give that folder"
+)
 
 
-def open_model(folder: Path) -> GPT2LMHeadModel:
-    """Return the GPT-2 in a folder, in float32; refuse what is not whole or not GPT-2-shaped."""
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is no model folder: it holds no config.json")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json cannot be read ({first_line(error)})") from None
-    if config.model_type != "gpt2":
+def open_model(folder: Path, where: str | None = None) -> GPT2LMHeadModel:
+    """Return the GPT-2 in a folder, in float32; refuse what is not whole or not GPT-2-shaped.
+
+    `where`: what messages call it (a Hub id; the folder itself is then one of the cache).
+    """
+    where = where or str(folder)
+    config = open_config(folder, where)
+    model, loading = read_weights(folder, config, where)
+    if lacking := sorted(loading["missing_keys"]):
         raise UserError(
-            f"{folder} holds a {config.model_type} model; this pipeline trains GPT-2 models"
+            f"{where}: its weights lack {len(lacking)} tensors, the first is {lacking[0]}"
         )
-    if config.add_cross_attention:
-        raise UserError(f"{folder} has cross-attention: it is the decoder of another kind of model")
-    if not any(folder.glob("*.safetensors")):
+    if misfits := sorted(str(entry[0]) for entry in loading["mismatched_keys"]):
+        raise UserError(f"{where}: {misfits[0]} does not have the shape that config.json says")
+    blocks = {found[1] for key in loading["unexpected_keys"] if (found := BLOCK.search(str(key)))}
+    if more := [number for number in blocks if int(number) >= config.n_layer]:
         raise UserError(
-            f"{folder} holds no *.safetensors weights (pickled .bin weights are not opened)"
+            f"{where}: its weights have {max(map(int, more)) + 1} blocks, config.json says "
+            f"n_layer {config.n_layer}"
+        )
+    if model.lm_head.weight is not model.transformer.wte.weight:
+        # A config may say that they are one where the file has two: then there are two.
+        model.config.tie_word_embeddings = model.transformer.tied = False
+    return model
+
+
+BLOCK = re.compile(r"\bh\.(\d+)\.")
+
+
+def read_weights(folder: Path, config: GPT2Config, where: str) -> tuple[GPT2LMHeadModel, dict]:
+    """Return the model with its weights, and what the library says of them.
+
+    Safetensors are taken where there are some. Pickles are opened as tensors alone: no code runs.
+    """
+    safe, pickled = any(folder.glob("*.safetensors")), any(folder.glob(PICKLES))
+    if not safe and not pickled:
+        raise UserError(
+            f"{where} holds no weights (model.safetensors or pytorch_model.bin); {WAYS_ON}"
         )
     try:
-        model, loading = GPT2LMHeadModel.from_pretrained(
+        return GPT2LMHeadModel.from_pretrained(
             folder,
             config=config,
             dtype="float32",
-            use_safetensors=True,
+            use_safetensors=safe,
             output_loading_info=True,
-            # So that they are listed: we refuse them below, with their names.
+            # So that they are listed: we refuse them, with their names.
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: its weights cannot be read ({first_line(error)})") from None
-    if lacking := sorted(loading["missing_keys"]):
+    except (
+        *(OSError, ValueError, RuntimeError, ImportError, EOFError, KeyError, TypeError),
+        *(AttributeError, SafetensorError, pickle.UnpicklingError),
+    ) as error:
+        if safe:
+            raise UserError(f"{where}: its weights cannot be read ({brief(error)})") from None
         raise UserError(
-            f"{folder}: its weights lack {len(lacking)} tensors, the first is {lacking[0]}"
-        )
-    if misfits := sorted(str(entry[0]) for entry in loading["mismatched_keys"]):
-        raise UserError(f"{folder}: {misfits[0]} does not have the shape that config.json says")
+            f"{where}: its pytorch_model.bin is cut short, or holds more than tensors, which could "
+            f"run code: it is not opened; {WAYS_ON}"
+        ) from None
+
+
+def brief(error: Exception) -> str:
+    """Return a library's error without the path of a cache, which nobody knows."""
+    return re.sub(r"(?<![\w.])/\S+/", "", first_line(error))
+
+
+def fit_model(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+    """Give a model the tokenizer's special tokens, and a row for each of its entries, in place.
+
+    What its generation_config.json said is dropped: how to sample is said by step 10's flags.
+    Saved, it says no more than where a text ends and how long one can be.
+    """
+    config, entries = model.config, len(tokenizer)
+    add_rows(model, entries - config.vocab_size)
+    special = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": first_of(tokenizer.bos_token_id, tokenizer.eos_token_id),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    for name, number in special.items():
+        setattr(config, name, number)
+    config.n_ctx = config.n_positions  # an older name, which llama.cpp's conversion asks for
+    model.generation_config = GenerationConfig(
+        **special,
+        max_length=config.n_positions,
+        # Rows that belong to no entry are no tokens; other programs are told so too.
+        suppress_tokens=list(range(entries, config.vocab_size)) or None,
+    )
     return model
+
+
+def first_of(*numbers: int | None) -> int | None:
+    return next((number for number in numbers if number is not None), None)
+
+
+@torch.no_grad()
+def add_rows(model: GPT2LMHeadModel, count: int) -> None:
+    """Give a model room for so many more entries: each new row is the mean of those there."""
+    if count < 1:
+        return
+    head, embedding = model.lm_head, model.transformer.wte
+    tied = head.weight is embedding.weight
+    embedding.weight = with_rows(embedding.weight, count)
+    head.weight = embedding.weight if tied else with_rows(head.weight, count)
+    rows = len(embedding.weight)
+    embedding.num_embeddings = head.out_features = model.config.vocab_size = rows
+
+
+def with_rows(weight: torch.nn.Parameter, count: int) -> torch.nn.Parameter:
+    more = weight.mean(0, keepdim=True).expand(count, -1)
+    return torch.nn.Parameter(torch.cat([weight, more]), weight.requires_grad)
 
 
 def fresh_model(config: GPT2Config) -> GPT2LMHeadModel:
@@ -84,17 +143,3 @@ def take_over(model: transformers.GPT2LMHeadModel) -> GPT2LMHeadModel:
     taken = GPT2LMHeadModel(model.config)
     taken.load_state_dict(model.state_dict())
     return taken.train(model.training)
-
-
-def refuse_mismatch(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, where: str) -> None:
-    """Refuse a tokenizer that the model was not made for."""
-    entries, vocabulary = len(tokenizer), model.config.vocab_size
-    if entries > vocabulary:
-        raise UserError(
-            f"{where}: its tokenizer has {entries} entries, the model only {vocabulary}"
-        )
-    if model.config.eos_token_id != tokenizer.eos_token_id:
-        raise UserError(
-            f"{where}: the model's end-of-text token is {model.config.eos_token_id}, "
-            f"its tokenizer's is {tokenizer.eos_token_id}: they do not belong together"
-        )

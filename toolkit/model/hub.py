@@ -16,8 +16,9 @@ with lazily():
 BUNDLED = "data/gpt2-mini"  # where gpt2 cannot be had
 ANSWER_SECONDS = 4.0
 WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+PICKLED = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]  # where there is nothing better
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
-TOKENIZER_FILES += ["special_tokens_map.json", "added_tokens.json"]
+TOKENIZER_FILES += ["special_tokens_map.json", "added_tokens.json", "vocab.txt", "*.model"]
 
 
 @functools.cache
@@ -53,15 +54,21 @@ def cached_folder(name: str, revision: str | None = None, weights: bool = True) 
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    has_weights = not weights or any(folder.glob("*.safetensors"))
-    has_tokenizer = (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()
+    has_weights = not weights or holds(folder, [*WANTED[2:3], *PICKLED[:1]])
+    has_tokenizer = holds(folder, ["tokenizer.json", "vocab.json", "vocab.txt", "*.model"])
     return folder if has_weights and has_tokenizer else None
+
+
+def holds(folder: Path, patterns: list[str]) -> bool:
+    """Tell whether a folder has a file of one of these patterns."""
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def fetch_folder(
     name: str, revision: str | None = None, weights: bool = True, flag: str = "--model"
 ) -> Path:
-    """Return a local folder with a Hub model's files (safetensors, never pickles or code).
+    """Return a local folder with a Hub model's files: never code, and pickles only where it has no
+    safetensors.
 
     `weights=False` asks for the tokenizer alone. Raises UserError with what the Hub said.
     """
@@ -75,11 +82,10 @@ def fetch_folder(
         )
     wanted = TOKENIZER_FILES + (WANTED if weights else ["config.json"])
     try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-            )
-        )
+        folder = download(name, revision, wanted)
+        if weights and not holds(folder, ["*.safetensors"]):
+            folder = download(name, revision, PICKLED)
+        return folder
     except errors.RevisionNotFoundError:
         raise UserError(f"{flag} {name}: the Hub has no revision {revision} of it") from None
     except errors.GatedRepoError:
@@ -100,6 +106,13 @@ def fetch_folder(
         raise UserError(
             f"{flag} {name}: the Hub broke off ({first_line(error)}); run the same command again"
         ) from None
+
+
+def download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """Return the cached folder of a Hub model, with its files of these patterns."""
+    return Path(
+        snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+    )
 
 
 def find_model(model: str, revision: str | None) -> tuple[str, Path, str]:

@@ -18,13 +18,14 @@ ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 def train_last_blocks(model: GPT2LMHeadModel, blocks: int) -> GPT2LMHeadModel:
     """Freeze all but the last `blocks` blocks, the final norm and the head, in place.
 
-    The head is untied from the embedding: while they are one tensor, the gradient has to go back
-    through every block to reach it.
+    A head that is the embedding is untied from it: while they are one tensor, the gradient has to
+    go back through every block to reach it.
     """
     refuse_more_blocks(blocks, model.config.n_layer)
     model.requires_grad_(False)
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.transformer.wte.weight.detach().clone())
+    if model.lm_head.weight is model.transformer.wte.weight:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.config.tie_word_embeddings = model.transformer.tied = False
     trained = model.transformer.h[len(model.transformer.h) - blocks :]
     for part in (*trained, model.transformer.ln_f, model.lm_head):
         part.requires_grad_(True)

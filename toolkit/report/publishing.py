@@ -5,16 +5,25 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from toolkit.model.hub import TOKENIZER_FILES, WANTED, http_errors, hub_answers, is_hub_id
+from toolkit.report.card_additions import with_additions
 from toolkit.report.model_card import model_card
 from toolkit.run.command import UserError, first_line
 from toolkit.run.console import say
 from toolkit.run.records import Records
 
-FLAG = "--push_to_hub"
+FLAG, CARD = "--push_to_hub", "README.md"
 # What libraries open as a model, or as something that belongs to it.
 LOADED = [*WANTED, *TOKENIZER_FILES, "*.bin", "*.bin.index.json"]
 LOADED += ["adapter_config.json", "chat_template.jinja"]
@@ -44,8 +53,8 @@ def publish(run: Records, name: str) -> None:
     """Send model/ and its card to a model repository, which is made, private, if there is none.
 
     `name`: OWNER/NAME, or NAME below the token's owner. A file of an earlier model there that
-    would be loaded together with this one is removed in the same commit. Raises UserError, and
-    then the repository is as it was, or empty.
+    would be loaded together with this one is removed in the same commit; what a person added to its
+    card stays. Raises UserError, and then the repository is as it was, or empty.
     """
     metrics, folder = run.results("evaluate_model"), run.artifact("train_model", "model")
     api = HfApi()
@@ -53,13 +62,24 @@ def publish(run: Records, name: str) -> None:
         name = name if "/" in name else f"{api.whoami()['name']}/{name}"
         api.create_repo(name, private=True, exist_ok=True)
         there = api.model_info(name)
-    card = model_card(run, metrics, name).encode()
+        earlier = card_of(api, there)
+    card = with_additions(model_card(run, metrics, name), earlier).encode()
     changes = changes_to({file.rfilename for file in there.siblings}, folder, card)
     with refusing(name):
         message = "Upload the model and its card"
         api.create_commit(name, changes, commit_message=message, parent_commit=there.sha)
     seen = "private; its settings page can make it public" if there.private else "public"
     say(f"published at {constants.ENDPOINT}/{name} ({seen})")
+
+
+def card_of(api: HfApi, there: ModelInfo) -> str:
+    """Return the card that a repository has, or an empty text."""
+    if CARD not in {file.rfilename for file in there.siblings}:
+        return ""
+    place = f"{api.endpoint}/{there.id}/resolve/{there.sha}/{CARD}"
+    answer = get_session().get(place, headers=build_hf_headers())
+    hf_raise_for_status(answer)
+    return answer.content.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
@@ -86,4 +106,4 @@ def changes_to(
         if any(fnmatch(path, pattern) for pattern in LOADED) and "/" not in path
     ]
     added = [CommitOperationAdd(path, file) for path, file in sent.items()]
-    return [CommitOperationAdd("README.md", card), *added, *obsolete]
+    return [CommitOperationAdd(CARD, card), *added, *obsolete]

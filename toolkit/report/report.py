@@ -21,6 +21,7 @@ from toolkit.run.records import Records
 from toolkit.run.steps import STEPS
 from toolkit.scoring.metrics_table import table_of
 from toolkit.scoring.rouge import rouge_table
+from toolkit.training.same_training import describe_changes
 from toolkit.writing.sampling import EXAMINED
 
 PAGE_COLOURS = {
@@ -122,6 +123,8 @@ def notes_on(results: dict[str, Any]) -> list[str]:
     steps, best = trained["steps"], trained["best_step"]
     if trained["stopped_early"]:
         notes.append(f"Training was stopped early, at step {steps:,}.")
+    for part in trained.get("continued", []):
+        notes.append(f"Training went on {describe_changes(part)}; the flags alone would differ.")
     if best < steps:
         notes.append(
             f"Validation was best at step {best:,} of {steps:,}; that model was saved and tested."

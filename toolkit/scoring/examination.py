@@ -22,6 +22,7 @@ from toolkit.writing.generator import Generator
 from toolkit.writing.openings import Openings, openings
 from toolkit.writing.sampling import EXAMINED, Sampling, shortened
 from toolkit.writing.talks import continue_prompts
+from toolkit.writing.text_stream import text_after
 
 MOST_COMPLETIONS = 50  # examples that are completed for ROUGE
 
@@ -66,11 +67,8 @@ class Examination:
         found = []
         for row in self.test.select(range(min(MOST_COMPLETIONS, len(self.test)))):
             ids, start = row["input_ids"][: int(row["length"])].tolist(), int(row["learned"][-2])
-            found.append((ids[:start], self.decode(ids[start:])))
+            found.append((ids[:start], text_after(ids[:start], ids[start:], self.tokenizer)))
         return found
-
-    def decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def as_texts(self, outcomes: dict[str, "Outcome"]) -> list[dict[str, Any]]:
         """Return prompts, each with both models' continuations and how these ended."""

@@ -151,10 +151,13 @@ class KeepBestAndLast(TrainerCallback):
 
 
 class SaveOnSignal(TrainerCallback):
-    """On Ctrl-C or SIGTERM, finish the step, save and stop; on a second Ctrl-C, stop at once."""
+    """On Ctrl-C or SIGTERM, finish the step, save and stop; on a second Ctrl-C, stop at once.
+
+    `saves`: False where there is nothing to go on from.
+    """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came, self.saves = False, True
         self._earlier: dict[int, Any] = {}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -179,7 +182,7 @@ class SaveOnSignal(TrainerCallback):
     ) -> None:
         if any_process(self.came, args.device):
             self.came = True
-            control.should_save = control.should_training_stop = True
+            control.should_save, control.should_training_stop = self.saves, True
 
     def _note(self, *_: Any) -> None:
         if self.came:

@@ -1,16 +1,20 @@
 """What a checkpoint holds beside weights and log, so that training goes on bit for bit."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.model.library_internals import loss_since_logged, restore_loss_since_logged
 from toolkit.run.processes import wait_for_all
+from toolkit.training.checkpoints import settle_best
 from toolkit.training.manifest import PROCESS, end_checkpoint
+from toolkit.training.same_training import MADE_FOR
 from toolkit.training.state_files import read_state, write_state
 
 OPTIMIZER = "optimizer"
@@ -19,12 +23,14 @@ OPTIMIZER = "optimizer"
 class CheckpointState(TrainerCallback):
     """Writes what the library would pickle as safetensors, and then the manifest; reads it back.
 
-    `checkpoint`: the one that training goes on from, if any.
+    `checkpoint`: the one that training goes on from, if any. `made_for`: the training that its
+    own belong to, see `made_now`.
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self.checkpoint: Path | None = None
+        self.made_for: dict[str, Any] | None = None
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -36,6 +42,8 @@ class CheckpointState(TrainerCallback):
         write_state(folder / f"{PROCESS}_{args.process_index}", own)
         if args.should_save:
             write_state(folder / OPTIMIZER, self.of_optimizer())
+            if self.made_for:
+                (folder / MADE_FOR).write_text(json.dumps(self.made_for, indent=1))
         wait_for_all()
         if args.should_save:
             end_checkpoint(folder)
@@ -58,10 +66,15 @@ class CheckpointState(TrainerCallback):
     ) -> None:
         if self.checkpoint is None:
             return
-        kept = read_state(self.checkpoint / OPTIMIZER)
+        settle_best(state, Path(args.output_dir))
+        kept, scheduler = read_state(self.checkpoint / OPTIMIZER), self.trainer.lr_scheduler
         self.trainer.optimizer.load_state_dict(kept["optimizer"])
-        if kept["schedule"] == type(self.trainer.lr_scheduler).__name__:
-            self.trainer.lr_scheduler.load_state_dict(kept["scheduler"])
+        if kept["schedule"] == type(scheduler).__name__:
+            scheduler.load_state_dict(kept["scheduler"])
+        else:  # another kind begins at its peak, or where it would be at this step
+            for group in self.trainer.optimizer.param_groups:
+                group["lr"] = args.learning_rate
+            scheduler.last_epoch = state.global_step if isinstance(scheduler, LambdaLR) else 0
         if self.scaler and kept["scaler"]:
             self.scaler.load_state_dict(kept["scaler"])
         own = self.of_process()

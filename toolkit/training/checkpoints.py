@@ -1,46 +1,144 @@
-"""Find a checkpoint to go on from that is whole and was made by this very configuration."""
+"""Find a checkpoint to go on from that is whole, and that this very training may go on from."""
 
-import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
 
 from toolkit.run.command import UserError
 from toolkit.run.console import say
-from toolkit.run.files import write_atomically
+from toolkit.run.files import remove
 from toolkit.training.manifest import is_unfinished, what_is_broken
+from toolkit.training.same_training import (
+    changes,
+    differs_in_length_only,
+    has_the_same_rates,
+    made_for,
+    rates,
+    refuse_what_cannot_change,
+)
 
-OWNER = "made_for.json"
+STATE = "trainer_state.json"
 
 
-def find_checkpoint(folder: Path, configuration: str, resume: str) -> Path | None:
-    """Return the checkpoint folder to resume from, or None to start anew (`folder` is emptied).
+def find_checkpoint(folder: Path, settings: dict[str, Any], resume: str) -> Path | None:
+    """Return the checkpoint in `folder` to go on from, or None to start anew (none are left).
 
-    `configuration`: a hash of what the weights depend on; under `auto`, checkpoints of another one
-    are discarded, but for those of a training that was stopped: they are set aside, which is said.
-    `resume`: auto, never, or a checkpoint folder, which must be whole. Broken newer ones are set
-    aside.
+    `settings`: see `settings_of`. `resume`: auto, never, or a checkpoint folder, which must be
+    whole and is copied into `folder`. Under auto, broken newer checkpoints are set aside; those of
+    another training are removed, but for one that was stopped, which is kept, and a longer or
+    shorter one of the same kind: see `goes_on`.
     """
     if resume not in ("auto", "never"):
-        if problem := what_is_broken(Path(resume)):
-            raise UserError(
-                f"--resume {resume}: {problem}; take another checkpoint, or train on from its "
-                f"weights alone, if they are whole, with --model {resume}"
-            )
-        own(folder, configuration)
-        return Path(resume)
-    owner = folder / OWNER
-    ours = owner.exists() and owner.read_bytes() == json.dumps(configuration).encode()
+        return take_named(Path(resume), folder, settings)
     if resume == "auto":
         set_broken_aside(folder)
-        if not ours:
+        if checkpoints := newest_first(folder):
+            if goes_on(checkpoints[0], settings):
+                return checkpoints[0]
             set_stopped_aside(folder)
-        elif checkpoints := newest_first(folder):
-            return checkpoints[0]
     for checkpoint in newest_first(folder):
         shutil.rmtree(checkpoint)
-    own(folder, configuration)
     return None
+
+
+def goes_on(checkpoint: Path, now: dict[str, Any]) -> bool:
+    """Tell whether a training goes on from a checkpoint by itself: the same, or a longer one.
+
+    Raises UserError for a longer one that would have had other learning rates until there.
+    """
+    known, step = made_for(checkpoint)["settings"], step_of(checkpoint)
+    if not changes(known, now):
+        return True
+    if not differs_in_length_only(known, now) or now["steps"] <= step:
+        return False
+    where = f"{checkpoint.name} of a training of {known['steps']:,} steps"
+    if has_the_same_rates(known, now, step):
+        say(f"       goes on from {where}: its learning rates are those of {now['steps']:,} steps")
+        return True
+    raise UserError(
+        f"{checkpoint.parent} holds {where}, whose {rates_differ(known, now, step)}; go on from it "
+        f"all the same with --resume {checkpoint}, or train anew with --resume never, which "
+        "deletes it"
+    )
+
+
+def rates_differ(known: dict[str, Any], now: dict[str, Any], step: int) -> str:
+    """Return what a schedule does where a training goes on with another number of steps."""
+    kind, old, new = known["lr_scheduler_type"], rates(known), rates(now)
+    if old is None:
+        return f"{kind} schedule saw other validations (--eval_steps {known['eval_steps']})"
+    warmup = {"warmup_steps": known["warmup_steps"]}
+    if has_the_same_rates(known, now | warmup, step):
+        return f"learning rates are those of --warmup_steps {known['warmup_steps']}: give that"
+    return (
+        f"learning rates until then are not those of {now['steps']:,} steps: with {kind} the rate "
+        f"would go from {old[step - 1]:.3g} to {new[step]:.3g}"
+    )
+
+
+def take_named(named: Path, folder: Path, settings: dict[str, Any]) -> Path:
+    """Return a checkpoint that is asked for by its path, in `folder`, with the best so far.
+
+    Newer ones that are there are set aside, and so is another training that was stopped.
+    """
+    if problem := what_is_broken(named):
+        raise UserError(
+            f"--resume {named}: {problem}; take another checkpoint, or train on from its weights "
+            f"alone, if they are whole, with --model {named}"
+        )
+    known, state = made_for(named)["settings"], read_trainer_state(named)
+    if not known:
+        raise UserError(f"--resume {named}: it does not say what it was made for")
+    refuse_what_cannot_change(known, settings, f"--resume {named}")
+    if settings["steps"] < state.global_step:
+        raise UserError(
+            f"--resume {named}: it is at step {state.global_step:,}, beyond --max_steps "
+            f"{settings['steps']}; give more"
+        )
+    home = folder / f"checkpoint-{state.global_step}"
+    if named.resolve() != home.resolve():
+        move_in(named, state, folder)
+    for newer in newest_first(folder):
+        if step_of(newer) > state.global_step:
+            say(f"       {newer.name} is newer: kept as {set_aside(newer)}")
+    return home
+
+
+def move_in(named: Path, state: TrainerState, folder: Path) -> None:
+    """Copy a checkpoint, and the best one that it names, into a folder of checkpoints."""
+    coming = folder.with_name(f"{folder.name}_coming")
+    remove(coming)
+    shutil.copytree(named, coming / f"checkpoint-{state.global_step}")
+    best = named.with_name(f"checkpoint-{state.best_global_step}")
+    if best.is_dir() and not (coming / best.name).exists():
+        shutil.copytree(best, coming / best.name)
+    if newest_first(folder):
+        set_stopped_aside(folder)
+    remove(folder)
+    coming.rename(folder)
+
+
+def settle_best(state: TrainerState, folder: Path) -> None:
+    """Let a state name the best checkpoint in `folder`: its own, or of the others where that broke.
+
+    The paths in a state are those of the folder in which it was saved.
+    """
+    own = folder / f"checkpoint-{state.best_global_step}"
+    if state.best_global_step and what_is_broken(own) is None:
+        state.best_model_checkpoint = str(own)
+        return
+    losses = {e["step"]: e["eval_loss"] for e in state.log_history if "eval_loss" in e}
+    checkpoints = newest_first(folder, before=state.global_step + 1)
+    whole = {step_of(path): path for path in checkpoints if what_is_broken(path) is None}
+    best = min(losses.keys() & whole.keys(), key=losses.get, default=None)
+    if state.best_global_step:
+        left = f"of those left {whole[best].name} is the best" if best else "none is left"
+        say(f"       {own.name}, the best so far, is damaged or gone: {left}")
+    state.best_global_step, state.best_metric = best, losses.get(best)
+    state.best_model_checkpoint = str(whole[best]) if best else None
 
 
 def newest_first(folder: Path, before: float = math.inf) -> list[Path]:
@@ -59,26 +157,25 @@ def set_broken_aside(folder: Path) -> None:
             shutil.rmtree(checkpoint)
             say(f"       passed over {checkpoint.name}: {problem}")
         else:
-            aside = free_name(checkpoint.with_name(f"set_aside_{checkpoint.name}"))
-            checkpoint.rename(aside)
-            say(f"       passed over {checkpoint.name}: {problem}; kept as {aside}")
+            say(f"       passed over {checkpoint.name}: {problem}; kept as {set_aside(checkpoint)}")
 
 
 def set_stopped_aside(folder: Path) -> None:
-    """Rename a folder of checkpoints if the newest whole one is not the end of its training."""
-    checkpoints = newest_first(folder)
-    if not checkpoints:
+    """Rename a folder of checkpoints if the newest, a whole one, is not the end of its training."""
+    newest = newest_first(folder)[0]
+    if what_is_broken(newest) or step_of(newest) >= read_trainer_state(newest).max_steps:
         return
-    whole = checkpoints[0]
-    state = json.loads((whole / "trainer_state.json").read_text())
-    if step_of(whole) >= state.get("max_steps", 0):
-        return
-    aside = free_name(folder.with_name(f"{folder.name}_stopped_at_{step_of(whole)}"))
+    aside = free_name(folder.with_name(f"{folder.name}_stopped_at_{step_of(newest)}"))
     folder.rename(aside)
     say(
         f"       a training that was stopped was made for other flags: kept in {aside}; go on from "
-        f"it with --resume {aside / whole.name}, or delete it"
+        f"it with --resume {aside / newest.name}, or delete it"
     )
+
+
+def set_aside(checkpoint: Path) -> Path:
+    aside = free_name(checkpoint.with_name(f"set_aside_{checkpoint.name}"))
+    return checkpoint.rename(aside)
 
 
 def free_name(path: Path) -> Path:
@@ -90,9 +187,8 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def own(folder: Path, configuration: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / OWNER, json.dumps(configuration).encode())
+def read_trainer_state(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / STATE))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -74,7 +74,7 @@ def loss_of_trial(trainer: PipelineTrainer, held_out: Dataset) -> float:
     """Return the validation loss after a trial's training; infinity where it diverged."""
     trainer.args.save_strategy = SaveStrategy.NO
     trainer.args.eval_strategy = IntervalStrategy.NO
-    trainer.args.eval_on_start = False
+    trainer.args.eval_on_start = trainer.interruption.saves = False
     try:
         trainer.train()
         if trainer.interruption.came:

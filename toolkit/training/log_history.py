@@ -8,7 +8,7 @@ from toolkit.run.files import json_of
 
 LOG = "log_history.jsonl"  # in the run directory
 MEASURED = ("tokens_per_second", "model_flops_utilization", "peak_memory_bytes")
-AGAIN = "train again with: python3 train_model.py --resume never"
+AGAIN = "write it anew with: python3 train_model.py"
 
 
 def as_line(entry: dict[str, float]) -> str:

@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -33,6 +32,8 @@ from toolkit.training.library_fields import IGNORED
 from toolkit.training.manifest import begin_checkpoint
 from toolkit.training.memory import give_back_freed_memory
 from toolkit.training.pace import Speedometer, Stopwatch, TrainingBar
+from toolkit.training.schedule import make_schedule
+from toolkit.training.time_limit import StopInTime
 from toolkit.training.token_count import TokenCount
 from toolkit.training.trackers import TrackedRun
 
@@ -56,7 +57,7 @@ class PipelineTrainer(Trainer):
     - `TokenCount`, `Stopwatch`, `Speedometer`, `Forecast`, `TrainingBar` (for the library's two):
       honest counts and speeds, of tokens of text.
     - `LogHistory`: the log as a file; `TrackedRun`: a tracker goes on in the run it began.
-    - `SaveOnSignal`: Ctrl-C loses nothing.
+    - `SaveOnSignal`, `StopInTime`: Ctrl-C and --max_minutes lose nothing.
     - `StopWhenDiverged`, `EarlyStopping`, `KeepBestAndLast`: the best model is kept, disk is not.
     """
 
@@ -68,6 +69,7 @@ class PipelineTrainer(Trainer):
         precision: str,
         compiled: bool = False,
         patience: int | None = None,
+        max_minutes: float | None = None,
         **kwargs: Any,
     ):
         refuse_ignored(kwargs)
@@ -104,6 +106,9 @@ class PipelineTrainer(Trainer):
         if patience:
             self.early_stopping = EarlyStopping(patience)
             self.add_callback(self.early_stopping)
+        self.time_limit = StopInTime(max_minutes, plan) if max_minutes else None
+        if max_minutes:
+            self.add_callback(self.time_limit)
         # Before all others, trackers among them, so that they see what it adds to the log.
         speedometer = Speedometer(self.stopwatch, plan, device, precision)
         self.callback_handler.callbacks.insert(0, speedometer)
@@ -177,13 +182,11 @@ class PipelineTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LRScheduler:
-        """Return the schedule, where it begins with a rate of 0 from its second rate on."""
-        schedule = super().create_scheduler(num_training_steps, optimizer)
-        if isinstance(schedule, LambdaLR) and schedule.lr_lambdas[0](0) == 0:
-            self.lr_scheduler = None
-            longer = super().create_scheduler(num_training_steps + 1, optimizer)
-            rates = [one_step_on(rate) for rate in longer.lr_lambdas]
-            self.lr_scheduler = LambdaLR(longer.optimizer, rates)
+        if self.lr_scheduler is None:
+            kind, kwargs = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs or {}
+            warmup, steps = self.args.get_warmup_steps(num_training_steps), num_training_steps
+            optimizer = optimizer or self.optimizer
+            self.lr_scheduler = make_schedule(optimizer, kind, warmup, steps, kwargs)
         return self.lr_scheduler
 
     def evaluate(
@@ -212,10 +215,6 @@ class PipelineTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-
-def one_step_on(rate: Callable[[int], float]) -> Callable[[int], float]:
-    return lambda step: rate(step + 1)
 
 
 def refuse_ignored(given: dict[str, Any]) -> None:

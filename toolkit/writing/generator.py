@@ -43,7 +43,8 @@ class Generator:
         """Queue the continuations of one request. May be called from another thread."""
         request = deque(continuations)
         for row in continuations:
-            row.request, row.stream = request, TextStream(self.tokenizer, row.sampling.stop)
+            row.request = request
+            row.stream = TextStream(self.tokenizer, row.sampling.stop, row.prompt)
             row.random = np.random.default_rng([row.seed, row.sample])
         self.waiting.append(request)
 

@@ -1,9 +1,16 @@
-"""Tokens to text one at a time: whole characters only, and nothing of a stop string."""
+"""Tokens to text one at a time: whole characters only, and nothing of a stop string.
+
+Tokenizers that write spaces between words write none before the first one of what they decode. So
+what is new is decoded behind the end of its prompt.
+"""
 
 from collections.abc import Sequence
 
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
+
+PROMPT_TOKENS = 8  # enough for a whole character, or a word in pieces
+UNFINISHED = "\ufffd"  # what the bytes of half a character are decoded to
 
 
 class TextStream:
@@ -11,14 +18,22 @@ class TextStream:
 
     What could still become a stop string, or the bytes of an unfinished character, waits until the
     next tokens decide or `end` is called. `stopped`: a stop string came; text ends before it.
+    `prompt`: the token ids that come before.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop: Sequence[str] = ()):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        stop: Sequence[str] = (),
+        prompt: Sequence[int] = (),
+    ):
         self.text, self.stopped = "", False
-        self._waiting, self._tokens = "", []
-        self._tokenizer, self._stop = tokenizer, stop
-        self._decoder = DecodeStream(skip_special_tokens=True)
-        self._decoded = 0  # characters that the decoder gave
+        self._tokenizer, self._stop, self._waiting = tokenizer, stop, ""
+        self._tokens = list(prompt[-PROMPT_TOKENS:])
+        if self._decode().endswith(UNFINISHED):
+            self._tokens = []
+        self._decoder = DecodeStream(ids=self._tokens, skip_special_tokens=True)
+        self._decoded = len(self._decode())  # characters that the decoder gave, or the prompt had
 
     def add(self, token: int) -> None:
         self._tokens.append(token)
@@ -29,9 +44,11 @@ class TextStream:
     def end(self) -> None:
         """Give out what waits: no token follows."""
         if not self.stopped:
-            whole = self._tokenizer.backend_tokenizer.decode(self._tokens, skip_special_tokens=True)
-            self._take(whole[self._decoded :])
+            self._take(self._decode()[self._decoded :])
             self._settle(may_grow=False)
+
+    def _decode(self) -> str:
+        return self._tokenizer.backend_tokenizer.decode(self._tokens, skip_special_tokens=True)
 
     def _take(self, piece: str) -> None:
         self._decoded += len(piece)
@@ -53,3 +70,14 @@ class TextStream:
             if any(stop.startswith(self._waiting[-length:]) for stop in self._stop):
                 return length
         return 0
+
+
+def text_after(
+    prompt: Sequence[int], tokens: Sequence[int], tokenizer: PreTrainedTokenizerFast
+) -> str:
+    """Return the text of tokens that stand behind those of a prompt."""
+    stream = TextStream(tokenizer, prompt=prompt)
+    for token in tokens:
+        stream.add(int(token))
+    stream.end()
+    return stream.text
