@@ -49,7 +49,7 @@ with lazily():
     from toolkit.scoring.rouge import compare_rouge
     from toolkit.scoring.text_counts import count_text
     from toolkit.scoring.windows import block_size_of, find_pieces
-    from toolkit.training.told_to_trackers import tell_test_figures
+    from toolkit.training.tracked_figures import tell_test_figures
     from toolkit.writing.chat import answering
 
 

@@ -483,6 +483,7 @@ def test_the_plan_counts_steps_and_tokens_as_the_batches_do(blocks, micro_batch,
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "max_steps": 1,
+        "early_stopping_patience": None,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
     }

@@ -14,8 +14,9 @@ from configure_trainer import TrainerOptions
 from tests.training.test_training import trainer_for
 from toolkit.run.command import UserError
 from toolkit.run.run_directory import RunDirectory
-from toolkit.training import told_to_trackers, trackers
-from toolkit.training.told_to_trackers import settings_told, tell_test_figures, tell_wandb
+from toolkit.training import tracked_figures, trackers
+from toolkit.training.told_to_trackers import settings_told
+from toolkit.training.tracked_figures import tell_test_figures, tell_wandb
 from toolkit.training.trackers import TrackedRun
 
 
@@ -154,8 +155,8 @@ def test_a_tracker_that_fails_takes_no_figures_along(run_copy, monkeypatch, caps
         "configure_trainer": {"options": {"report_to": "tensorboard"}},
     }
     told = SimpleNamespace(path=run_copy, record=records.get)
-    monkeypatch.setitem(told_to_trackers.TELL, "tensorboard", lambda *_: 1 / 0)
-    tell_test_figures(told, {"tuned": {m.name: 1.0 for m in told_to_trackers.METRICS}})
+    monkeypatch.setitem(tracked_figures.TELL, "tensorboard", lambda *_: 1 / 0)
+    tell_test_figures(told, {"tuned": {m.name: 1.0 for m in tracked_figures.METRICS}})
     assert "tensorboard was not told the test figures: division by zero" in capsys.readouterr().out
 
 

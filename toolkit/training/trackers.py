@@ -1,7 +1,8 @@
 """`--report_to`: the library's experiment trackers, each an optional package.
 
 The library sends them what training logs. Added here: where they lie, and that a resumed training
-goes on in the run it began. What else they are told is in told_to_trackers.py.
+goes on in the run it began. What else they are told is in told_to_trackers.py and
+tracked_figures.py.
 """
 
 import contextlib
