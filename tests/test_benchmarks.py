@@ -254,6 +254,7 @@ def test_every_script_is_printed_and_no_document_was_overlooked():
     assert {"docs/exercises.md", "docs/serving.md"} <= {where for where, _ in PRINTED}
 
 
+@pytest.mark.slow
 def test_startup_is_measured():
     heading, line, *rows = printed_by("startup", "--rounds", 1, "--only", "generate.py --")
     assert heading == "| command | here |" and line == "|---|---|"

@@ -276,7 +276,10 @@ def uninterrupted(tmp_path_factory, stream_flags):
     return run
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)],
+)
 def test_a_stopped_stream_goes_on_to_the_same_weights(
     uninterrupted, tmp_path, stream_flags, number, code
 ):

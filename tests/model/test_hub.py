@@ -70,7 +70,7 @@ def refused(done, says):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["owner/tiny", "auto"])
+@pytest.mark.parametrize("name", [pytest.param("owner/tiny", marks=pytest.mark.slow), "auto"])
 def test_a_model_comes_from_the_hub_and_then_from_the_cache(step, hub, name):
     done = step("load_gpt2.py", "--model", name)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -98,7 +98,7 @@ def test_pickles_are_fetched_where_there_is_nothing_else_and_refusals_name_the_m
     assert "--model_revision refs/pr/N" in done.stderr and "snapshots" not in done.stderr
 
 
-@pytest.mark.parametrize("fault", ["broken", "refuse"])
+@pytest.mark.parametrize("fault", [pytest.param("broken", marks=pytest.mark.slow), "refuse"])
 def test_a_hub_that_fails_is_refused_in_one_line_and_mends(step, hub, fault):
     setattr(hub, fault, "model.safetensors" if fault == "broken" else True)
     refused(step("load_gpt2.py", "--model", "owner/tiny"), "owner/tiny: the Hub broke off")
@@ -159,6 +159,7 @@ def test_a_dataset_of_several_configurations_lists_them(step, hub):
     refused(done, "has several configurations; give one, hub:owner/two:NAME, of: first, second")
 
 
+@pytest.mark.slow
 def test_a_streamed_dataset_holds_out_what_a_downloaded_one_does(step, hub, chain):
     left = {}
     for name, more in (

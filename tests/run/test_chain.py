@@ -357,7 +357,10 @@ def uninterrupted(tmp_path_factory, flags):
     return run
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "number, code",
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+)
 def test_a_stopped_training_goes_on_to_the_same_weights(
     uninterrupted, tmp_path, flags, number, code
 ):

@@ -359,6 +359,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_test_split(tmp_path):
     """In one process, the smallest first, so that what is more was needed for more tokens."""
     counts = [64 * 250 * times for times in (1, 4, 16)]
