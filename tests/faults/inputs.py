@@ -51,7 +51,7 @@ def bad_model_folders(bench: Bench) -> Tally:
     folder = bench.home / "given"
     good, edge = bench.home / "good", ["--max_documents", "5"]
     copy_of(bench.run / "base_model", good)
-    for name, must, spoil in bench.some(list(bad_models()), 0):
+    for name, must, spoil in bench.some(list(bad_models()), 5):
         run = bench.copy()
         spoil(copy_of(good, folder))
         words = ["--run_dir", run, "--model", folder]

@@ -10,6 +10,7 @@ import time
 from fractions import Fraction
 
 import pytest
+import torch
 import zstandard
 
 import configure_trainer
@@ -24,6 +25,7 @@ import train_model
 import train_test_split
 import visualize_performance
 from tests.conftest import PROJECT, shell
+from toolkit.model import gpt2
 from toolkit.run.records import write_record
 from toolkit.run.run_directory import RunDirectory
 
@@ -622,6 +624,12 @@ def without_end_of_text(folder):
     edit_config(folder, eos_token_id=None)
 
 
+def with_index(folder, name):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {"transformer.wte.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 MODELS = [
     (lambda f: edit_config(f, model_type="llama"), "holds a llama model"),
     (lambda f: edit_config(f, model_type=None), "holds no GPT-2"),
@@ -642,6 +650,11 @@ MODELS = [
     ),
     (with_code, "which could run code: it is not opened; where the Hub has a pull request"),
     (lambda f: (f / "model.safetensors").unlink(), "holds no weights (model.safetensors or"),
+    (lambda f: edit_config(f, num_labels=10**9), "its config.json says num_labels 1000000000"),
+    (lambda f: os.truncate(f / "config.json", 2 << 20), "it has more than 1,048,576 bytes"),
+    (lambda f: with_index(f, "../elsewhere.safetensors"), "which is not in the folder"),
+    (lambda f: with_index(f, "pytorch_model.bin"), "names no *.safetensors files"),
+    (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter beside a model"),
     (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer"),
     (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer.json cannot be read"),
     (with_more_merges, "its tokenizer has 301 entries, the model only 300"),
@@ -656,6 +669,13 @@ def test_a_model_that_is_not_whole_or_not_gpt2_is_refused(
     damage(model_folder)
     words = ["--run_dir", finished.path, "--model", model_folder]
     assert says in refusal(load_gpt2.main, *words)
+
+
+def test_what_else_a_folder_says_is_not_obeyed(model_folder):
+    """Kernels to fetch, number types, settings to sample by: what shapes the model is taken."""
+    edit_config(model_folder, _attn_implementation="owner/kernel", dtype="float1024", use_kernels=1)
+    (model_folder / "generation_config.json").write_text("null")
+    assert gpt2.open_model(model_folder).dtype == torch.float32
 
 
 def test_a_good_folder_loads_and_trains(finished, model_folder, tmp_path):

@@ -1,19 +1,27 @@
 """A GPT-2's config.json, as people and programs have written it since 2019."""
 
+import contextlib
 import dataclasses
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import GPT2Config
+from transformers import GPT2Config, PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from toolkit.model.sizes import refuse_too_large
 from toolkit.run.command import UserError, first_line
+from toolkit.run.files import json_of, open_file
 
-# What only says with which code to compute, and what belongs to the classes of other programs.
-NOT_THE_MODEL = ("auto_map", "attn_implementation", "_attn_implementation", "_name_or_path")
+# What shapes a GPT-2. All else is not taken: the library would obey it, and fetch kernels and code,
+# or make a table as long as `num_labels` says.
+EVERY_MODEL = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+SHAPING = {field.name for field in dataclasses.fields(GPT2Config)} - EVERY_MODEL
+SHAPING |= set(GPT2Config.attribute_map)  # what other families call the same
+MOST_BYTES = 1 << 20  # of a config.json; GPT-2's has under a thousand
+MOST_LABELS = 10**5  # the library makes a name for each, when it opens the tokenizer
 SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
 RATES = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
@@ -28,13 +36,18 @@ def open_config(folder: Path, where: str) -> GPT2Config:
     if kind != "gpt2":
         what = f"a {kind} model" if kind else "no GPT-2"
         raise UserError(f"{where} holds {what}; this pipeline trains GPT-2 models")
-    kept = {name: value for name, value in held.items() if name not in NOT_THE_MODEL}
+    if held.get("quantization_config"):
+        raise UserError(f"{where} holds quantized weights; give the model that they were made from")
+    if isinstance(labels := held.get("num_labels"), int) and labels > MOST_LABELS:
+        raise UserError(f"{where}: its config.json says num_labels {labels}")
+    kept = {name: value for name, value in held.items() if name in SHAPING}
     for field in dataclasses.fields(GPT2Config):
         if field.name in kept:
             kept[field.name] = as_number(kept[field.name], field.default)
     kept |= special_ids(kept)
     try:
-        config = GPT2Config.from_dict(kept)
+        with silent():
+            config = GPT2Config.from_dict(kept)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         what = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: its config.json cannot be read ({what})") from None
@@ -42,12 +55,27 @@ def open_config(folder: Path, where: str) -> GPT2Config:
     return config
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep the library's warnings from the console: what matters of them is refused, in a line."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
 def read_json(path: Path, where: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{where} is no model folder: it holds no {path.name}")
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with open_file(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        held = json_of(content)
+    except (OSError, ValueError) as error:
         raise UserError(f"{where}: its {path.name} cannot be read ({first_line(error)})") from None
     if not isinstance(held, dict):
         raise UserError(f"{where}: its {path.name} holds no object")
@@ -60,7 +88,7 @@ def as_number(value: Any, default: Any) -> Any:
         return value
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
     if isinstance(default, float):
         return number
@@ -111,5 +139,3 @@ def refuse_impossible(config: GPT2Config, where: str) -> None:
         raise UserError(f"{where}: its config.json names the activation {name}, which {lacks}")
     if config.add_cross_attention:
         raise UserError(f"{where} has cross-attention: it is the decoder of another kind of model")
-    if getattr(config, "quantization_config", None):
-        raise UserError(f"{where} holds quantized weights; give the model that they were made from")

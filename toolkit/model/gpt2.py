@@ -1,17 +1,17 @@
 """GPT-2 models from a folder, checked and fitted to their tokenizer, or from a fresh config."""
 
-import pickle
+import os
 import re
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import GenerationConfig, GPT2Config, PreTrainedTokenizerFast
 
-from toolkit.model.config_file import open_config
+from toolkit.model.config_file import open_config, read_json, silent
 from toolkit.model.forward import GPT2LMHeadModel
 from toolkit.run.command import UserError, first_line
+from toolkit.run.shortages import shortage_in
 
 PICKLES = "pytorch_model*.bin"  # all that most checkpoints of 2019 to 2022 have
 WAYS_ON = (
@@ -55,30 +55,47 @@ def read_weights(folder: Path, config: GPT2Config, where: str) -> tuple[GPT2LMHe
     Safetensors are taken where there are some. Pickles are opened as tensors alone: no code runs.
     """
     safe, pickled = any(folder.glob("*.safetensors")), any(folder.glob(PICKLES))
+    if (folder / "adapter_config.json").exists():  # the library would open what that names
+        raise UserError(f"{where} holds an adapter beside a model: merge it, or take it out")
     if not safe and not pickled:
         raise UserError(
             f"{where} holds no weights (model.safetensors or pytorch_model.bin); {WAYS_ON}"
         )
+    refuse_strange_index(folder, "model.safetensors" if safe else "pytorch_model.bin", where)
     try:
-        return GPT2LMHeadModel.from_pretrained(
-            folder,
-            config=config,
-            dtype="float32",
-            use_safetensors=safe,
-            output_loading_info=True,
-            # So that they are listed: we refuse them, with their names.
-            ignore_mismatched_sizes=True,
-        )
-    except (
-        *(OSError, ValueError, RuntimeError, ImportError, EOFError, KeyError, TypeError),
-        *(AttributeError, SafetensorError, pickle.UnpicklingError),
-    ) as error:
+        with silent():
+            return GPT2LMHeadModel.from_pretrained(
+                folder,
+                config=config,
+                generation_config=GenerationConfig(),  # fit_model makes one; no file's is read
+                dtype="float32",
+                use_safetensors=safe,
+                output_loading_info=True,
+                # So that they are listed: we refuse them, with their names.
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:  # of libraries in four languages, which name no narrower one
+        if shortage_in(error):
+            raise
         if safe:
             raise UserError(f"{where}: its weights cannot be read ({brief(error)})") from None
         raise UserError(
             f"{where}: its pytorch_model.bin is cut short, or holds more than tensors, which could "
             f"run code: it is not opened; {WAYS_ON}"
         ) from None
+
+
+def refuse_strange_index(folder: Path, name: str, where: str) -> None:
+    """Refuse an index, where one is used, that names anything but weights in the folder itself."""
+    index, suffix = folder / f"{name}.index.json", Path(name).suffix
+    if (folder / name).exists() or not index.exists():
+        return
+    named, there = read_json(index, where).get("weight_map"), os.listdir(folder)
+    files = list(named.values()) if isinstance(named, dict) else []
+    if not files or not all(isinstance(f, str) and f.endswith(suffix) for f in files):
+        raise UserError(f"{where}: its {index.name} names no *{suffix} files")
+    if strange := sorted(set(files) - set(there)):
+        raise UserError(f"{where}: its {index.name} names {strange[0]}, which is not in the folder")
 
 
 def brief(error: Exception) -> str:

@@ -16,6 +16,7 @@ from transformers import (
 
 from toolkit.model.sentencepiece_file import open_sentencepiece
 from toolkit.run.command import UserError, first_line
+from toolkit.run.shortages import shortage_in
 
 NAMES = ("eos_token", "bos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 # How tokenizers call what ends a text; BERT's [SEP] does so in Chinese GPT-2s.
@@ -37,7 +38,7 @@ def open_tokenizer(folder: Path, where: str | None = None) -> PreTrainedTokenize
     entries (GPT-2's makes any tokenizer one of bytes).
     """
     where = where or str(folder)
-    files = [folder / name for name in FORMS if (folder / name).exists()]
+    files = [folder / name for name in FORMS if (folder / name).is_file()]
     files += sorted(folder.glob(SENTENCEPIECE))
     if not files:
         raise UserError(f"{where} holds no tokenizer ({', '.join(FORMS)}, {SENTENCEPIECE})")
@@ -47,6 +48,8 @@ def open_tokenizer(folder: Path, where: str | None = None) -> PreTrainedTokenize
     except UserError:
         raise
     except Exception as error:  # the tokenizers library raises no narrower one
+        if shortage_in(error):
+            raise
         what = first_line(error)
         raise UserError(f"{where}: its {files[0].name} cannot be read ({what})") from None
 
