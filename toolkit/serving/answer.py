@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import json
+import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from toolkit.serving.engine import follow
-from toolkit.serving.request import CompletionRequest, Refusal
+from toolkit.serving.request import Refusal, SamplingRequest
 from toolkit.writing.continuation import Continuation
 
 BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}  # as byte-level BPE has it
@@ -107,6 +109,27 @@ async def follow_unbroken(choices: list[Choice], answers: asyncio.Queue) -> Asyn
             yield state
 
 
+async def give(
+    choices: list[Choice],
+    answers: asyncio.Queue,
+    asked: SamplingRequest,
+    request: Request,
+    name: str,
+    kind: str,
+) -> Any:
+    """Return OpenAI's answer, whole or streamed. `name`: begins its id; `kind`: its "object"."""
+    head = {
+        "id": f"{name}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": asked.model,
+    }
+    if asked.stream:
+        events = stream_events(choices, answers, head, asked)
+        return StreamingResponse(events, media_type="text/event-stream")
+    return await whole_answer(choices, answers, head, asked.n, request)
+
+
 async def whole_answer(
     choices: list[Choice], answers: asyncio.Queue, head: dict[str, Any], n: int, request: Request
 ) -> Any:
@@ -137,7 +160,7 @@ async def whole_answer(
 
 
 async def stream_events(
-    choices: list[Choice], answers: asyncio.Queue, head: dict[str, Any], asked: CompletionRequest
+    choices: list[Choice], answers: asyncio.Queue, head: dict[str, Any], asked: SamplingRequest
 ) -> AsyncIterator[str]:
     """Yield OpenAI's server-sent events."""
     counts = bool(asked.stream_options and asked.stream_options.include_usage)

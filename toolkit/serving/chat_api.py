@@ -1,16 +1,13 @@
 """OpenAI's /v1/chat/completions: conversations, answered in the form that training used."""
 
 import asyncio
-import secrets
-import time
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from toolkit.corpus.conversations import Message, read_messages
-from toolkit.serving.answer import Choice, stream_events, whole_answer
+from toolkit.serving.answer import Choice, give
 from toolkit.serving.engine import Engine, reporting_to
 from toolkit.serving.prompt_tokens import chat_tokens
 from toolkit.serving.request import MOST_CHOICES, Refusal, SamplingRequest, Unsupported
@@ -74,16 +71,8 @@ def add_chat(app: FastAPI, engine: Engine, conversations: bool) -> None:
         rows = await answers_to(asked, generator, answers)
         turns = [Turn(number, row, generator, asked.stream) for number, row in enumerate(rows)]
         engine.submit(asked.model, rows)
-        head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion.chunk" if asked.stream else "chat.completion",
-            "created": int(time.time()),
-            "model": asked.model,
-        }
-        if asked.stream:
-            events = stream_events(turns, answers, head, asked)
-            return StreamingResponse(events, media_type="text/event-stream")
-        return await whole_answer(turns, answers, head, asked.n, request)
+        kind = "chat.completion.chunk" if asked.stream else "chat.completion"
+        return await give(turns, answers, asked, request, "chatcmpl", kind)
 
 
 async def answers_to(
@@ -96,7 +85,7 @@ async def answers_to(
     ids, _ = await chat_tokens(messages, generator.tokenizer, positions - kept_free)
     room = positions - len(ids)
     sampling = answering(asked.sampling(min(most or room, room)))
-    drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64
+    drawn = asked.seed_drawn()
     return [
         Continuation(ids, sampling, drawn, sample, progress=reporting_to(answers, sample))
         for sample in range(asked.n)

@@ -6,16 +6,14 @@ ask in guard.py, how much and how slowly it may send in request_body.py and conn
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 
-from toolkit.serving.answer import Choice, stream_events, whole_answer
+from toolkit.serving.answer import Choice, give
 from toolkit.serving.engine import Engine, reporting_to
 from toolkit.serving.errors import KINDS, answer_error
 from toolkit.serving.guard import Guard
@@ -77,16 +75,7 @@ def completions_app(
             Choice(number, row, generator.tokenizer, asked.echo) for number, row in enumerate(rows)
         ]
         engine.submit(asked.model, rows)
-        head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": asked.model,
-        }
-        if asked.stream:
-            events = stream_events(choices, answers, head, asked)
-            return StreamingResponse(events, media_type="text/event-stream")
-        return await whole_answer(choices, answers, head, asked.n, request)
+        return await give(choices, answers, asked, request, "cmpl", "text_completion")
 
     return app
 
@@ -102,7 +91,7 @@ async def continuations_for(
         if not room and asked.max_tokens:
             raise too_long(f"{len(ids)} tokens, which leave no room for another in", positions)
         sampling = asked.sampling(min(asked.max_tokens, room))
-        drawn = secrets.randbits(32) if asked.seed is None else asked.seed % 2**64
+        drawn = asked.seed_drawn()
         for sample in range(asked.n):
             progress = reporting_to(answers, len(rows))
             prompt_too = asked.echo and asked.logprobs is not None

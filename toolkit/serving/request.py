@@ -1,5 +1,6 @@
 """What a client of /v1/completions may ask for, and what it gets to hear if it may not."""
 
+import secrets
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -104,6 +105,10 @@ class SamplingRequest(BaseModel):
     @property
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    def seed_drawn(self) -> int:
+        """Return the seed that is asked for, or one by chance."""
+        return secrets.randbits(32) if self.seed is None else self.seed % 2**64
 
     def sampling(self, most_tokens: int) -> Sampling:
         return Sampling(

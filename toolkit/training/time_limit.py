@@ -46,14 +46,7 @@ class StopInTime(TrainerCallback):
             self.came = True
             control.should_evaluate = control.should_save = control.should_training_stop = True
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
         if "loss" in (logs or {}):  # what validation logs is part of it
             self.lap("log")
 
